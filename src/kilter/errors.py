@@ -1,0 +1,36 @@
+"""What can go wrong through no fault of kilter's.
+
+    KilterError
+    ├── DataError            (ValueError)    rows, files, columns
+    ├── ConfigError          (ValueError)    options that contradict each other or the data
+    ├── ModelError           (ValueError)    a model that cannot be loaded, scored or trusted
+    ├── ProofError           (ModelError)    a fast path that disagrees with the model's own forward
+    └── RunError             (OSError)       run directories and what is written there
+
+A message says what was found, what was wanted, and what to do. The command line prints it without a traceback;
+any other exception is a bug in kilter and keeps its traceback.
+"""
+
+
+class KilterError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class DataError(KilterError, ValueError):
+    """A file or a row that cannot be used as it is."""
+
+
+class ConfigError(KilterError, ValueError):
+    """Options that are impossible, unused, or contradict each other."""
+
+
+class ModelError(KilterError, ValueError):
+    """A model or tokenizer that cannot be loaded, or scored as asked."""
+
+
+class ProofError(ModelError):
+    """A fast path that disagreed with the model's own forward."""
+
+
+class RunError(KilterError, OSError):
+    """A run directory that cannot be written or read."""
