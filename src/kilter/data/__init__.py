@@ -1,0 +1,1 @@
+"""From files to records, and from a run to its directory."""

@@ -47,8 +47,8 @@ class Pair:
 class Demonstration:
     """What a model should learn to say (SFT).
 
-    Text: `completion` follows `prompt`, which is "" for plain documents. Conversation: `completion` is the turns
-    after `prompt`, which is () when every assistant turn of a conversation is to be learnt.
+    Text: `completion` follows `prompt`, which is "" for plain documents. Conversation: `completion` is the
+    turns after `prompt`, which is () when every assistant turn of a conversation is to be learnt.
     """
 
     prompt: Content

@@ -1,0 +1,1 @@
+"""kilter aligns language models with preferences."""

@@ -1,0 +1,26 @@
+"""Entropy and divergences of discrete distributions, from log-probabilities, in nats.
+
+One formula serves NumPy, PyTorch, JAX and CuPy arrays (array-api-compat). The last axis is the distribution.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from array_api_compat import array_namespace
+
+Array = Any
+
+
+def entropy(log_p: Array) -> Array:
+    """Entropy H(p) = -sum p log p along the last axis, with 0 log 0 = 0."""
+    xp = array_namespace(log_p)
+    p = xp.exp(log_p)
+    return -xp.sum(xp.where(p > 0, p * log_p, 0.0), axis=-1)
+
+
+def kl(log_p: Array, log_q: Array) -> Array:
+    """KL(p, q) = sum p log(p / q) along the last axis: 0 log 0 = 0, and inf where p > 0 = q."""
+    xp = array_namespace(log_p, log_q)
+    p = xp.exp(log_p)
+    return xp.sum(xp.where(p > 0, p * (log_p - log_q), 0.0), axis=-1)

@@ -1,0 +1,45 @@
+"""Which architectures a token tree serves, and what each does to the head's logits.
+
+This is an allow-list that tests prove (tests/model/test_architectures.py): some models accept a foreign attention
+function and never call it, or drop the keyword that carries the tree, and then score wrongly without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Path = Literal["tree", "separate"]
+
+
+def _soft_capped(config: Any, logits: Tensor) -> Tensor:
+    """Gemma 2 (arXiv 2408.00118, section 2): cap * tanh(logits / cap)."""
+    cap = config.final_logit_softcapping
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+class Architecture(NamedTuple):
+    """How a model type is scored, and its final function of the logits (None: the head's output is final)."""
+
+    path: Path
+    logits: Callable[[Any, Tensor], Tensor] | None = None
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "llama": Architecture("tree"),
+    "mistral": Architecture("tree"),
+    "qwen2": Architecture("tree"),
+    "qwen3": Architecture("tree"),
+    "gemma2": Architecture("tree", _soft_capped),
+    "gpt2": Architecture("tree"),
+    "gpt_neox": Architecture("tree"),
+    "mamba": Architecture("separate"),
+}
+
+
+def architecture_of(config: Any) -> Architecture:
+    """The row for a model's configuration; unlisted types are scored as separate sequences."""
+    return ARCHITECTURES.get(config.model_type, Architecture("separate"))

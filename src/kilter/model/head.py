@@ -1,0 +1,313 @@
+"""The head operator: any row-wise function of the logits, chunk by chunk. The logits never exist whole.
+
+`head_rows` recomputes a chunk's logits in backward. `head_loss` is for losses that can be formed from one chunk of
+rows at a time: its gradient is formed in the same pass, while the chunk's logits are still at hand.
+
+Axes: N rows, M targets (a row may predict several tokens), V vocabulary, D hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from kilter import divergence
+
+# Rows of logits worked on at a time: as many as make about this many logits, so that they stay in cache.
+CHUNK_LOGITS = 1 << 22
+
+
+class Targets(NamedTuple):
+    """The tokens whose log-probs are wanted: `id_M` in row `row_M`, sorted by row."""
+
+    row_M: Tensor
+    id_M: Tensor
+
+    def within(self, rows: slice) -> tuple[slice, Targets]:
+        """The targets of a slice of rows, counted from its start."""
+        bounds = torch.searchsorted(self.row_M, self.row_M.new_tensor([rows.start, rows.stop])).tolist()
+        part = slice(*bounds)
+        return part, Targets(self.row_M[part] - rows.start, self.id_M[part])
+
+
+@dataclass(frozen=True)
+class LogitsHead:
+    """The language-model head as a module, and the model's last function of its output (soft cap, scale).
+
+    `dtype` is the type of its matrix product, None for that of the weights.
+    """
+
+    module: nn.Module
+    transform: Callable[[Tensor], Tensor] | None = None
+    dtype: torch.dtype | None = None
+
+    def __call__(self, hidden_ND: Tensor) -> Tensor:
+        """Logits (N, V) in float32 at least."""
+        with torch.autocast(hidden_ND.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            logits = self.module(hidden_ND)
+        logits = logits if self.transform is None else self.transform(logits)
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for p in self.module.parameters() if p.requires_grad]
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.module.get_parameter("weight").shape[0])
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        """The module, where logits are nothing but hidden @ weight.T."""
+        module = self.module
+        plain = type(module) is nn.Linear and module._parameters["bias"] is None and self.transform is None
+        hooked = bool(module._forward_hooks) or bool(module._forward_pre_hooks)
+        return module if isinstance(module, nn.Linear) and plain and not hooked else None
+
+
+class Beside(NamedTuple):
+    """Another model's hidden states for the same rows, and its head: the other distribution of a divergence."""
+
+    head: LogitsHead
+    hidden_ND: Tensor
+
+
+class RowFunction(NamedTuple):
+    """A function of log-probs (N, V): one value for each row, or for each target.
+
+    `value` takes the rows' log-probs, their targets, and the log-probs of the model beside (None without one).
+    """
+
+    name: str
+    value: Callable[[Tensor, Targets, Any], Tensor]
+    per_target: bool = False
+
+
+def _gather(log_p_NV: Tensor, targets: Targets, log_q_NV: Tensor | None) -> Tensor:
+    return log_p_NV[targets.row_M, targets.id_M]
+
+
+LOG_PROB = RowFunction("log_prob", _gather, per_target=True)
+ENTROPY = RowFunction("entropy", lambda log_p, _, log_q: divergence.entropy(log_p))
+REFERENCE_LOG_PROB = RowFunction(
+    "reference log_prob", lambda log_p, targets, log_q: _gather(log_q, targets, None), per_target=True
+)
+KL_POLICY_REFERENCE = RowFunction("kl(policy, reference)", lambda log_p, _, log_q: divergence.kl(log_p, log_q))
+KL_REFERENCE_POLICY = RowFunction("kl(reference, policy)", lambda log_p, _, log_q: divergence.kl(log_q, log_p))
+
+
+def chunk_rows(vocabulary: int) -> int:
+    """Rows in a chunk of about `CHUNK_LOGITS` logits."""
+    return max(32, CHUNK_LOGITS // vocabulary)
+
+
+def head_rows(
+    head: LogitsHead,
+    hidden_ND: Tensor,
+    targets: Targets,
+    functions: Sequence[RowFunction] = (LOG_PROB,),
+    *,
+    beside: Beside | None = None,
+    rows_per_chunk: int | None = None,
+) -> tuple[Tensor, ...]:
+    """Row functions of the logits, each (N,) or (M,), in float32 at least; differentiable.
+
+    Memory holds one chunk of logits (two with `beside`), forward and backward; backward computes them again.
+    """
+    rows = rows_per_chunk or chunk_rows(head.vocabulary)
+    chunks = [slice(i, min(i + rows, len(hidden_ND))) for i in range(0, len(hidden_ND), rows)]
+    worker = _worker(head, functions, beside)
+    result: tuple[Tensor, ...] = _Recompute.apply(hidden_ND, targets, functions, worker, chunks, *head.parameters)
+    return result
+
+
+def head_loss(
+    head: LogitsHead,
+    hidden_ND: Tensor,
+    targets: Targets,
+    loss: Callable[[slice, Tensor], Tensor],
+    chunks: Sequence[slice],
+) -> tuple[Tensor, Tensor]:
+    """The sum over chunks of `loss(targets of the chunk, their log-probs)`, and all log-probs (M,), detached.
+
+    The gradient of a chunk's loss is formed before its logits are dropped: nothing is recomputed in backward.
+    """
+    result: tuple[Tensor, Tensor] = _SamePass.apply(
+        hidden_ND, targets, _worker(head, (LOG_PROB,), None), loss, chunks, *head.parameters
+    )
+    return result
+
+
+class _Worker(Protocol):
+    """Evaluates one chunk, and turns gradients of its results into those of hidden states and head."""
+
+    def forward(self, hidden_ND: Tensor, rows: slice, targets: Targets, graph: bool) -> tuple[Tensor, ...]: ...
+
+    def backward(self, gradients: Sequence[Tensor | None], sums: list[Tensor]) -> Tensor:
+        """The gradient of the hidden rows last given to `forward`; adds those of the head to `sums`."""
+        ...
+
+    def drop(self) -> None:
+        """Let go of the last chunk."""
+        ...
+
+
+def _worker(head: LogitsHead, functions: Sequence[RowFunction], beside: Beside | None) -> _Worker:
+    linear = head.linear
+    if linear is not None and tuple(functions) == (LOG_PROB,):
+        return _LinearLogProb(linear, head.dtype)
+    return _AnyFunction(head, functions, beside)
+
+
+class _AnyFunction:
+    """Any head and any functions, by autograd within the chunk."""
+
+    def __init__(self, head: LogitsHead, functions: Sequence[RowFunction], beside: Beside | None) -> None:
+        self.head, self.functions, self.beside = head, functions, beside
+
+    def forward(self, hidden_ND: Tensor, rows: slice, targets: Targets, graph: bool) -> tuple[Tensor, ...]:
+        with torch.set_grad_enabled(graph):
+            self.hidden = hidden_ND[rows].detach().requires_grad_(graph)
+            log_p = self.head(self.hidden).log_softmax(-1)
+            log_q = None
+            if self.beside is not None:
+                with torch.no_grad():
+                    log_q = self.beside.head(self.beside.hidden_ND[rows]).log_softmax(-1)
+            self.results = tuple(function.value(log_p, targets, log_q) for function in self.functions)
+        return self.results
+
+    def backward(self, gradients: Sequence[Tensor | None], sums: list[Tensor]) -> Tensor:
+        pairs = [(r, g) for r, g in zip(self.results, gradients, strict=True) if g is not None and r.requires_grad]
+        grad_hidden, *rest = torch.autograd.grad(
+            [r for r, _ in pairs],
+            [self.hidden, *self.head.parameters],
+            [g.to(r.dtype) for r, g in pairs],
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        for total, part in zip(sums, rest, strict=True):
+            total += part
+        return grad_hidden
+
+    def drop(self) -> None:
+        del self.hidden, self.results
+
+
+class _LinearLogProb:
+    """Log-probs under a plain linear head, with d log p(i) / d logits = onehot(i) - p written out.
+
+    The softmax is used as it is, without a pass to weight it: weights go onto the hidden rows instead.
+    """
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype | None) -> None:
+        self.weight_VD = linear.weight.detach().to(dtype or linear.weight.dtype)
+
+    def forward(self, hidden_ND: Tensor, rows: slice, targets: Targets, graph: bool) -> tuple[Tensor, ...]:
+        self.hidden, self.targets = hidden_ND[rows].detach().to(self.weight_VD.dtype), targets
+        logits = torch.mm(self.hidden, self.weight_VD.T)
+        type_ = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        self.log_p = torch.log_softmax(logits, -1, dtype=type_)
+        return (LOG_PROB.value(self.log_p, targets, None),)
+
+    def backward(self, gradients: Sequence[Tensor | None], sums: list[Tensor]) -> Tensor:
+        (grad_M,) = gradients
+        assert grad_M is not None
+        row_M, id_M = self.targets
+        weight, hidden = self.weight_VD, self.hidden
+        p = self.log_p.exp_().to(weight.dtype)
+        grad_N = grad_M.new_zeros(len(hidden)).index_add_(0, row_M, grad_M)
+        grad_hidden = torch.mm(p, weight).to(grad_M.dtype).mul_(-grad_N[:, None])
+        grad_hidden.index_add_(0, row_M, weight[id_M] * grad_M[:, None])
+        for total in sums:  # the weight's, unless it is frozen
+            weighted = (hidden * -grad_N[:, None]).to(weight.dtype)
+            if total.dtype == weight.dtype:
+                total.addmm_(p.T, weighted)
+            else:
+                total += torch.mm(p.T, weighted)
+            total.index_add_(0, id_M, (hidden[row_M] * grad_M[:, None]).to(total.dtype))
+        return grad_hidden
+
+    def drop(self) -> None:
+        del self.hidden, self.targets, self.log_p
+
+
+def _parts(targets: Targets, chunks: Sequence[slice]) -> Iterator[tuple[slice, slice, Targets]]:
+    for rows in chunks:
+        yield rows, *targets.within(rows)
+
+
+class _Recompute(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        targets: Targets,
+        functions: Sequence[RowFunction],
+        worker: _Worker,
+        chunks: list[slice],
+        *parameters: Tensor,
+    ) -> tuple[Tensor, ...]:
+        results = [worker.forward(hidden, rows, part, graph=False) for rows, _, part in _parts(targets, chunks)]
+        worker.drop()
+        ctx.save_for_backward(hidden, *parameters)
+        ctx.targets, ctx.functions, ctx.worker, ctx.chunks = targets, functions, worker, chunks
+        return tuple(torch.cat(columns) for columns in zip(*results, strict=True))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        hidden, *parameters = ctx.saved_tensors
+        sums = [torch.zeros_like(p) for p in parameters]
+        grad_hidden = torch.empty_like(hidden)
+        for rows, part, targets in _parts(ctx.targets, ctx.chunks):
+            ctx.worker.forward(hidden, rows, targets, graph=True)
+            own = [
+                None if gradient is None else gradient[part if function.per_target else rows]
+                for function, gradient in zip(ctx.functions, gradients, strict=True)
+            ]
+            grad_hidden[rows] = ctx.worker.backward(own, sums)
+        ctx.worker.drop()
+        return grad_hidden, None, None, None, None, *sums
+
+
+class _SamePass(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        targets: Targets,
+        worker: _Worker,
+        loss: Callable[[slice, Tensor], Tensor],
+        chunks: Sequence[slice],
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        sums = [torch.zeros_like(p) for p in parameters]
+        grad_hidden = torch.empty_like(hidden)
+        total, values = None, []
+        for rows, part, own in _parts(targets, chunks):
+            (value,) = worker.forward(hidden, rows, own, graph=True)
+            leaf = value.detach().requires_grad_()
+            with torch.enable_grad():
+                chunk_loss = loss(part, leaf)
+            (gradient,) = torch.autograd.grad(chunk_loss, leaf)
+            grad_hidden[rows] = worker.backward((gradient,), sums)
+            total = chunk_loss.detach() if total is None else total + chunk_loss.detach()
+            values.append(value.detach())
+        worker.drop()
+        ctx.gradients = (grad_hidden, *sums)
+        log_prob = torch.cat(values)
+        ctx.mark_non_differentiable(log_prob)
+        assert total is not None
+        return total, log_prob
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, *sums = ctx.gradients
+        del ctx.gradients
+        if grad_loss != 1:
+            for gradient in (grad_hidden, *sums):
+                gradient.mul_(grad_loss)
+        return grad_hidden, None, None, None, None, *sums

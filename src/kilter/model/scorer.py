@@ -1,0 +1,142 @@
+"""The Scorer: the only place that calls a model. A prepared tree goes in; rows come out.
+
+Axes: T nodes, N rows given to the head, M scored nodes, C completions, D hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kilter.errors import ModelError
+from kilter.model.architectures import Path, architecture_of
+from kilter.model.attention import use_tree_attention
+from kilter.model.head import (
+    LOG_PROB,
+    Beside,
+    LogitsHead,
+    RowFunction,
+    Targets,
+    chunk_rows,
+    head_loss,
+    head_rows,
+)
+from kilter.model.prepared import PreparedTree
+from kilter.tokens.tree import Ints
+
+
+class Scorer(nn.Module):
+    """A causal language model that scores token trees.
+
+    `path` is "tree" (every node computed once, by tree attention) or "separate" (each leaf's path run through the
+    model's own attention, unpadded, for architectures that a tree cannot serve); None takes the architecture's.
+    `autocast` is the type of matrix products, None for that of the weights.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, *, path: Path | None = None, autocast: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.architecture = architecture_of(model.config)
+        self.path: Path = path or self.architecture.path
+        self.autocast = autocast
+        if self.path == "tree":
+            if self.architecture.path != "tree":
+                raise ModelError(f"{model.config.model_type} models cannot be scored as a tree; use path='separate'")
+            use_tree_attention(model)
+
+    @property
+    def head(self) -> LogitsHead:
+        module = self.model.get_output_embeddings()
+        if module is None:
+            raise ModelError(f"{type(self.model).__name__} has no language-model head")
+        logits = self.architecture.logits
+        transform = None if logits is None else partial(logits, self.model.config)
+        return LogitsHead(module, transform, self.autocast)
+
+    def hidden(self, tree: PreparedTree, embeddings_TD: Tensor | None = None) -> Tensor:
+        """The last hidden state of the rows that score the tree: (N, D).
+
+        `embeddings_TD` replaces the nodes' token embeddings, for methods that perturb them.
+        """
+        with torch.autocast(tree.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            if self.path == "tree":
+                given = {"input_ids": tree.ids_T[None]} if embeddings_TD is None else {}
+                given |= {} if embeddings_TD is None else {"inputs_embeds": embeddings_TD[None]}
+                backbone: nn.Module = self.model.base_model
+                hidden_TD = backbone(**given, position_ids=tree.depth_T[None], use_cache=False, tree=tree)[0][0]
+            else:
+                hidden_TD = self._hidden_separately(tree, embeddings_TD)
+        rows: Tensor = hidden_TD[tree.row_N]
+        return rows
+
+    def _hidden_separately(self, tree: PreparedTree, embeddings_TD: Tensor | None) -> Tensor:
+        """One forward for each leaf's path; a node is taken from the first path that runs through it."""
+        parts, done = [], 0
+        for leaf in (tree.tree.exit_T == range(1, len(tree) + 1)).nonzero()[0].tolist():
+            path = torch.from_numpy(tree.tree.path(leaf)).to(tree.device)
+            given = {"input_ids": tree.ids_T[path][None]}
+            if embeddings_TD is not None:
+                given = {"inputs_embeds": embeddings_TD[path][None]}
+            hidden = self.model.base_model(**given, use_cache=False)[0][0]
+            parts.append(hidden[len(path) - (leaf + 1 - done) :])
+            done = leaf + 1
+        return torch.cat(parts)
+
+    def forward(
+        self,
+        tree: PreparedTree,
+        functions: Sequence[RowFunction] = (LOG_PROB,),
+        *,
+        reference: Scorer | None = None,
+        embeddings_TD: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Row functions of the logits, (M,) per scored node or (N,) per row, in nats.
+
+        `reference` is the model whose distributions stand beside the policy's, for those functions that compare.
+        """
+        beside = None
+        if reference is not None:
+            with torch.no_grad():
+                beside = Beside(reference.head, reference.hidden(tree))
+        return head_rows(self.head, self.hidden(tree, embeddings_TD), _targets(tree), functions, beside=beside)
+
+    def loss(
+        self,
+        tree: PreparedTree,
+        loss_of_scores: Callable[[Tensor, Tensor], Tensor],
+        unit_C: Ints | None,
+    ) -> tuple[Tensor, Tensor]:
+        """A loss whose gradient is formed in the same pass as the log-probs, where that is possible.
+
+        `unit_C` numbers the unit of each completion, and `loss_of_scores(score_C, present_C)` is the summed loss of
+        the units present in a part of the tree: their completions' summed log-probs, and which completions those
+        are. A loss that is linear in the scores needs no units (None): it may be given any part of the sums.
+        Returns the loss, and the detached summed log-probs of all completions (C,).
+        """
+        head, targets, hidden = self.head, _targets(tree), self.hidden(tree)
+        chunks = tree.chunks(unit_C, chunk_rows(head.vocabulary))
+        if chunks is None:
+            (log_prob,) = head_rows(head, hidden, targets)
+            score = tree.sum_edges(log_prob)
+            return loss_of_scores(score, torch.ones_like(score, dtype=torch.bool)), score.detach()
+
+        def chunk_loss(part: slice, log_prob: Tensor) -> Tensor:
+            padded = nn.functional.pad(log_prob, (part.start, len(targets.id_M) - part.stop))
+            present = torch.zeros(tree.completions, dtype=torch.bool, device=tree.device)
+            present[tree.edge_completion_E[(tree.edge_target_E >= part.start) & (tree.edge_target_E < part.stop)]] = (
+                True
+            )
+            return loss_of_scores(tree.sum_edges(padded), present)
+
+        loss, log_prob = head_loss(head, hidden, targets, chunk_loss, chunks)
+        return loss, tree.sum_edges(log_prob)
+
+
+def _targets(tree: PreparedTree) -> Targets:
+    return Targets(tree.target_row_M, tree.target_id_M)

@@ -1,0 +1,26 @@
+"""Objectives on answers that are labelled one by one. Axis: A answers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kilter.objectives.scores import LabelledScores
+
+
+def kto(
+    log_ratio: LabelledScores,
+    *,
+    beta: float = 0.1,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv 2402.01306, eq. 8): (A,), desirable answers first.
+
+    The reference point is the mean log-ratio of mismatched answers, at least 0, through which no gradient flows:
+    the paper's biased but stable estimate of KL(policy, reference) (section 4.1).
+    """
+    reference_point = log_ratio.mismatched_A.mean().clamp(min=0).detach()
+    desirable_A = desirable_weight * (1 - torch.sigmoid(beta * (log_ratio.desirable_A - reference_point)))
+    undesirable_A = undesirable_weight * (1 - torch.sigmoid(beta * (reference_point - log_ratio.undesirable_A)))
+    return torch.cat([desirable_A, undesirable_A])

@@ -1,0 +1,31 @@
+"""What objectives are functions of. Axes: P pairs, A answers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class PairScores(NamedTuple):
+    """One number for the chosen and one for the rejected answer of each pair, such as their log-ratios."""
+
+    chosen_P: Tensor
+    rejected_P: Tensor
+
+    @property
+    def gap_P(self) -> Tensor:
+        """Chosen minus rejected."""
+        return self.chosen_P - self.rejected_P
+
+
+class LabelledScores(NamedTuple):
+    """One number for each desirable and each undesirable answer, and for answers to some other prompt.
+
+    `mismatched_A` are scores of answers under prompts they were not given to: a method's estimate of how far the
+    policy has moved as a whole.
+    """
+
+    desirable_A: Tensor
+    undesirable_A: Tensor
+    mismatched_A: Tensor

@@ -1,0 +1,197 @@
+"""From a row to text: the prompt, and the pieces of each completion.
+
+Strings are taken as they are. A conversation is written out in one of the `STYLES`; its completion is the whole
+as rendered minus the prompt as rendered. Where the prompt is not the beginning of the whole, the row is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from jinja2 import TemplateError
+
+from kilter.data.records import Content, Message
+from kilter.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Conversation: TypeAlias = tuple[Message, ...]
+Style: TypeAlias = Literal["auto", "template", "hh", "plain"]
+# Writes a conversation out, with the words that open the assistant's turn where the flag is set.
+Write: TypeAlias = Callable[[Conversation, bool], str]
+
+HH_SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
+
+
+class Piece(NamedTuple):
+    """A stretch of a completion: an answer, which is scored, or what stands between two answers."""
+
+    text: str
+    scored: bool
+
+
+class RenderedRow(NamedTuple):
+    """A prompt and one completion as text; the pieces, put together, are the completion."""
+
+    prompt: str
+    pieces: tuple[Piece, ...]
+
+
+class Renderer:
+    """Writes the rows of one data set out as text, in one style.
+
+    `auto` is the tokenizer's chat template where it has one, and HH style otherwise. A message that contains the
+    text of a special token is refused: among the template's own special tokens it could not be told apart.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, style: Style = "auto") -> None:
+        if style == "auto":
+            style = "template" if tokenizer.chat_template else "hh"
+        if style not in STYLES:
+            raise ConfigError(f"unknown style {style!r}; use one of auto, {', '.join(STYLES)}")
+        # The answers of a row share their prompt, and each turn of a conversation is rendered as often.
+        self._write = lru_cache(maxsize=8)(STYLES[style](tokenizer))
+        added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
+        self._special = any_of(token.content for token in added if token.special)
+
+    def render(self, prompt: Content, completion: Content) -> RenderedRow:
+        """The row as text; raises DataError, saying why, where it cannot be rendered faithfully."""
+        if isinstance(prompt, str) and isinstance(completion, str):
+            return RenderedRow(_writable(prompt), (Piece(_writable(completion), True),))
+        if isinstance(prompt, str) or isinstance(completion, str):
+            raise DataError("the prompt and the answer must both be text, or both conversations")
+        for message in prompt + completion:
+            self._refuse_special(message)
+        return self._split(prompt, completion)
+
+    def names_special_token(self, text: str) -> bool:
+        """Whether the tokenizer would read a special token out of `text`."""
+        return self._special.search(text) is not None
+
+    def _split(self, prompt: Conversation, completion: Conversation) -> RenderedRow:
+        """Cut the rendering before and after each of the completion's answers; it ends with the last."""
+        messages = prompt + completion
+        answers = [i for i in range(len(prompt), len(messages)) if messages[i].role == "assistant"]
+        if not answers:
+            raise DataError("the conversation has no assistant turn to score; add one")
+        texts = []
+        for i in answers:
+            texts += [self._write(messages[:i], True), self._write(messages[: i + 1], False)]
+        parts = [_remainder(start, whole) for start, whole in pairwise(texts)]
+        pieces = tuple(Piece(part, scored=i % 2 == 0) for i, part in enumerate(parts))
+        return RenderedRow(_writable(texts[0]), pieces)
+
+    def _refuse_special(self, message: Message) -> None:
+        if found := self._special.search(message.content):
+            raise DataError(
+                f"the message of role {message.role!r} contains the special token {found[0]!r}, which the "
+                "model would read as markup; remove or rewrite it"
+            )
+
+
+def any_of(words: Iterable[str]) -> re.Pattern[str]:
+    """A pattern for any of `words`, the longest first; without words it matches nothing."""
+    return re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))) or "(?!)")
+
+
+def shorter_prompts(prompt: Content) -> list[Content]:
+    """What is left of a prompt as whole leading turns are dropped, longest first.
+
+    A conversation begins again at a later user turn, behind its leading system message; text begins again at a
+    later `Human:` of an HH transcript.
+    """
+    if isinstance(prompt, str):
+        return [prompt[turn.start() :] for turn in re.finditer(r"\n\nHuman:", prompt) if turn.start()]
+    system = prompt[:1] if prompt and prompt[0].role == "system" else ()
+    return [system + prompt[i:] for i, turn in enumerate(prompt) if turn.role == "user" and i > len(system)]
+
+
+def trailing_turns(completion: Content) -> int:
+    """How many turns follow the last answer; no score depends on them, so rendering leaves them out."""
+    if isinstance(completion, str):
+        return 0
+    return next((i for i, turn in enumerate(reversed(completion)) if turn.role == "assistant"), 0)
+
+
+def _template_style(tokenizer: PreTrainedTokenizerFast) -> Write:
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            "the tokenizer has no chat template; set tokenizer.chat_template, or use style 'hh' or 'plain'"
+        )
+
+    def write(messages: Conversation, generation_prompt: bool) -> str:
+        if not messages:
+            raise DataError(
+                "the conversation begins with the assistant, where a chat template needs another turn; add one"
+            )
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            text = tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=generation_prompt
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise DataError(f"the chat template refuses this conversation: {str(error)!r}") from error
+        return str(text)
+
+    return write
+
+
+def _hh_style(tokenizer: PreTrainedTokenizerFast) -> Write:
+    return write_hh
+
+
+def write_hh(messages: Conversation, generation_prompt: bool) -> str:
+    """Anthropic's HH transcripts: a blank line, the speaker's name, a colon, a space, the words."""
+    for message in messages:
+        if message.role not in HH_SPEAKERS:
+            raise DataError(
+                f"HH style has no speaker for the role {message.role!r}; use {', '.join(HH_SPEAKERS)}"
+            )
+    text = "".join(f"\n\n{HH_SPEAKERS[message.role]}: {message.content}" for message in messages)
+    return text + "\n\nAssistant:" * generation_prompt
+
+
+def _plain_style(tokenizer: PreTrainedTokenizerFast) -> Write:
+    return write_plain
+
+
+def write_plain(messages: Conversation, generation_prompt: bool) -> str:
+    """Contents alone, a newline between turns; the newline before an answer belongs to its prompt."""
+    text = "\n".join(message.content for message in messages)
+    return text + "\n" * (generation_prompt and bool(messages))
+
+
+STYLES: dict[str, Callable[[PreTrainedTokenizerFast], Write]] = {
+    "template": _template_style,
+    "hh": _hh_style,
+    "plain": _plain_style,
+}
+
+
+def _remainder(start: str, whole: str) -> str:
+    """`whole` after `start`; raises DataError, showing where they part, if it does not begin with it."""
+    if whole.startswith(start):
+        return _writable(whole[len(start) :])
+    differing = (i for i, (a, b) in enumerate(zip(start, whole, strict=False)) if a != b)
+    part = next(differing, min(len(start), len(whole)))
+    near = slice(max(part - 30, 0), part + 30)
+    raise DataError(
+        f"the conversation as rendered does not begin with its prompt as rendered: at character {part} the prompt "
+        f"has {start[near]!r}, the whole {whole[near]!r}; use a chat template that writes a turn alike wherever it "
+        "stands, or style 'hh' or 'plain'"
+    )
+
+
+def _writable(text: str) -> str:
+    """`text`; raises DataError where it holds half a surrogate pair, as a JSON escape cut in two leaves."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise DataError(f"character {error.start} is {half!r}, half of a surrogate pair; mend it") from error
+    return text
