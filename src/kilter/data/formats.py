@@ -212,8 +212,6 @@ def _check_answer(field: str, answer: Content) -> None:
         if not answer.strip():
             raise RowError(field, "is empty; expected an answer")
         return
-    if not answer:
-        raise RowError(field, "has no turn of its own; expected an answer after the prompt")
     for where, turn in ("begins", answer[0]), ("ends", answer[-1]):
         if turn.role != "assistant":
             raise RowError(field, f"{where} with a turn by the {turn.role}; expected one by the assistant")
@@ -235,8 +233,12 @@ def _pair(prompt: Content, chosen: Content, rejected: Content, origin: Origin) -
         raise RowError("prompt", "is empty; expected what the answers reply to")
     if chosen == rejected:
         raise RowError("rejected", "is identical to chosen; expected two different answers")
-    _check_answer("chosen", chosen)
-    _check_answer("rejected", rejected)
+    answers = {"chosen": chosen, "rejected": rejected}
+    for field, answer in answers.items():
+        if not answer:
+            raise RowError(field, "has nothing after the prompt; expected an answer")
+    for field, answer in answers.items():
+        _check_answer(field, answer)
     return Pair(prompt, chosen, rejected, origin)
 
 

@@ -1,8 +1,8 @@
 """From rendered text to token ids, with an exact boundary between prompt and completion.
 
-Prompt and completion are tokenised apart, so that no token straddles the boundary and the answers to one prompt
-share its ids. One BOS begins a sequence where the tokenizer wants one, and one EOS ends it. Nothing is ever cut
-from an answer, and whatever else is cut or left out is counted in an `EncodingReport`.
+Prompt and completion are tokenised apart, so that no token straddles the boundary and the answers to one
+prompt share its ids. One BOS begins a sequence where the tokenizer wants one, and one EOS ends it. Nothing is
+ever cut from an answer, and whatever else is cut or left out is counted in an `EncodingReport`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ LISTED = 20  # rows that an error names
 class Limits:
     """How long a row may be, in tokens, BOS and EOS included (None: any length).
 
-    A prompt over `max_prompt` loses whole turns from its start, all but BOS, a leading system message and the last
-    turn; where these do not fit, it loses tokens behind BOS. A row with a sequence over `max_length` is refused,
-    or dropped and counted.
+    A prompt over `max_prompt` loses whole turns from its start, all but BOS, a leading system message and the
+    last turn; where these do not fit, it loses tokens behind BOS. A row with a sequence over `max_length` is
+    refused, or dropped and counted.
     """
 
     max_prompt: int | None = None
@@ -50,9 +50,7 @@ class Limits:
         if self.on_overflow not in ("refuse", "drop"):
             raise ConfigError(f"on_overflow is {self.on_overflow!r}; use 'refuse' or 'drop'")
         if self.on_overflow == "drop" and self.max_length is None:
-            raise ConfigError(
-                "on_overflow 'drop' has nothing to drop without max_length; set both or neither"
-            )
+            raise ConfigError("on_overflow 'drop' has nothing to drop without max_length; set both or neither")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +81,20 @@ class EncodingReport:
         }
         rows = f"{self.encoded:,} of {self.rows:,} rows encoded"
         tokens = f"{self.tokens:,} tokens, longest {self.longest:,}"
-        return "; ".join(
-            [rows, tokens, *(f"{count:,} {remark}" for remark, count in remarks.items() if count)]
-        )
+        return "; ".join([rows, tokens, *(f"{count:,} {remark}" for remark, count in remarks.items() if count)])
 
 
 class TextTokenizer:
     """A fast tokenizer that reads a text in pieces as it would read the whole.
 
-    `bos` is None where the tokenizer does not begin its own encodings with it. The user's tokenizer is copied, for
-    truncation or padding that an earlier call left on it would cut answers here.
+    `bos` is None where the tokenizer does not begin its own encodings with it. The user's tokenizer is copied,
+    for truncation or padding that an earlier call left on it would cut answers here.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
-            raise ModelError(
-                f"{type(tokenizer).__name__} is not a fast tokenizer; load one that has a tokenizer.json"
-            )
+            raise ModelError(f"{type(tokenizer).__name__} is not a fast tokenizer; load one that has a tokenizer.json")
         if tokenizer.eos_token_id is None:
             raise ModelError("the tokenizer has no EOS token to end an answer with; set tokenizer.eos_token")
         config = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
@@ -155,7 +149,7 @@ class TextTokenizer:
         return words, words + int(stops[0]) + 1 if len(stops) else None
 
     def closed(self, ids: Ids) -> Ids:
-        """An answer's ids through the EOS it closes with, though whitespace follow it, or through one appended."""
+        """An answer's ids through the EOS it closes with (before whitespace, perhaps), or one appended."""
         _, stop = self.ending(ids)
         return ids[:stop] if stop else np.append(ids, np.int32(self.eos))
 
@@ -207,13 +201,13 @@ class EncodedDemonstration(NamedTuple):
     origin: Origin
 
 
-Row = TypeVar("Row", EncodedPair, EncodedDemonstration)
+EncodedRow = TypeVar("EncodedRow", EncodedPair, EncodedDemonstration)
 
 
-class Encoded(NamedTuple, Generic[Row]):
+class Encoded(NamedTuple, Generic[EncodedRow]):
     """Rows in the order given, and what became of those that are missing."""
 
-    rows: list[Row]
+    rows: list[EncodedRow]
     report: EncodingReport
 
 
@@ -233,8 +227,8 @@ class _Row(NamedTuple):
 class Encoder:
     """Turns pairs and demonstrations into token ids with one tokenizer, style and set of limits.
 
-    Rows that cannot be rendered are refused together in one DataError, or with `skip_bad` left out and counted. The
-    text of a special token makes a conversation unusable; in a row of text, which may have been rendered
+    Rows that cannot be rendered are refused together in one DataError, or with `skip_bad` left out and counted.
+    The text of a special token makes a conversation unusable; in a row of text, which may have been rendered
     beforehand, it is read as that token, and the row is counted.
     """
 
@@ -254,12 +248,12 @@ class Encoder:
     def encode_pairs(self, pairs: Iterable[Pair]) -> Encoded[EncodedPair]:
         """Chosen and rejected behind the same prompt ids; a pair is over-long if either sequence is."""
         rows, report = self._encode([_Row(p.prompt, (p.chosen, p.rejected), p.origin) for p in pairs])
-        return Encoded([EncodedPair(*row.sequences, row.origin) for row in rows], report)
+        return Encoded([EncodedPair(row.sequences[0], row.sequences[1], row.origin) for row in rows], report)
 
     def encode_demonstrations(self, demonstrations: Iterable[Demonstration]) -> Encoded[EncodedDemonstration]:
         """One sequence a row; what stands between the answers of a conversation has weight 0."""
         rows, report = self._encode([_Row(d.prompt, (d.completion,), d.origin) for d in demonstrations])
-        return Encoded([EncodedDemonstration(*row.sequences, row.origin) for row in rows], report)
+        return Encoded([EncodedDemonstration(row.sequences[0], row.origin) for row in rows], report)
 
     def _encode(self, given: Sequence[_Row]) -> tuple[list[_Row], EncodingReport]:
         bad: list[str] = []
@@ -269,9 +263,7 @@ class Encoder:
             rows = list(_each(lambda row: self._drop_turns(row, prompts[row.text]), rows, bad))
             prompts |= self._tokens.starts(row.text for row in rows if row.text not in prompts)
         if bad and not self._skip_bad:
-            raise DataError(
-                _listing(f"{len(bad)} of {len(given)} rows cannot be used; mend or skip them", bad)
-            )
+            raise DataError(_listing(f"{len(bad)} of {len(given)} rows cannot be used; mend or skip them", bad))
         rows = self._tokenise(rows, prompts)
         kept = self._within_length(rows)
         return kept, self._report(kept, given=len(given), bad=len(bad), overlong=len(rows) - len(kept))
@@ -302,9 +294,7 @@ class Encoder:
         return shortened(shorter[min(longest, len(shorter) - 1)])
 
     def _tokenise(self, rows: Sequence[_Row], prompts: dict[str, Ids]) -> list[_Row]:
-        later = self._tokens.continuations(
-            piece.text for row in rows for pieces in row.pieces for piece in pieces
-        )
+        later = self._tokens.continuations(piece.text for row in rows for pieces in row.pieces for piece in pieces)
         # Without a prompt an answer is where the text begins.
         first = self._tokens.starts(pieces[0].text for row in rows if not row.text for pieces in row.pieces)
         tokenised = []

@@ -1,7 +1,8 @@
 """From a row to text: the prompt, and the pieces of each completion.
 
-Strings are taken as they are. A conversation is written out in one of the `STYLES`; its completion is the whole
-as rendered minus the prompt as rendered. Where the prompt is not the beginning of the whole, the row is refused.
+Strings are taken as they are. A conversation is written out in one of the `STYLES`; its completion is the
+whole as rendered minus the prompt as rendered, and where the whole does not begin with the prompt the row is
+refused. Transformers renders chat templates in jinja's immutable sandbox.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class RenderedRow(NamedTuple):
 class Renderer:
     """Writes the rows of one data set out as text, in one style.
 
-    `auto` is the tokenizer's chat template where it has one, and HH style otherwise. A message that contains the
-    text of a special token is refused: among the template's own special tokens it could not be told apart.
+    `auto` is the tokenizer's chat template where it has one, and HH style otherwise. A message that contains
+    the text of a special token is refused: among the template's own special tokens it could not be told apart.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, style: Style = "auto") -> None:
@@ -102,8 +103,8 @@ def any_of(words: Iterable[str]) -> re.Pattern[str]:
 def shorter_prompts(prompt: Content) -> list[Content]:
     """What is left of a prompt as whole leading turns are dropped, longest first.
 
-    A conversation begins again at a later user turn, behind its leading system message; text begins again at a
-    later `Human:` of an HH transcript.
+    A conversation begins again at a later user turn, behind its leading system message; text begins again at
+    a later `Human:` of an HH transcript.
     """
     if isinstance(prompt, str):
         return [prompt[turn.start() :] for turn in re.finditer(r"\n\nHuman:", prompt) if turn.start()]
@@ -127,13 +128,11 @@ def _template_style(tokenizer: PreTrainedTokenizerFast) -> Write:
     def write(messages: Conversation, generation_prompt: bool) -> str:
         if not messages:
             raise DataError(
-                "the conversation begins with the assistant, where a chat template needs another turn; add one"
+                "the conversation begins with the assistant, but a chat template needs a turn before; add one"
             )
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            text = tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=generation_prompt
-            )
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt)
         except (TemplateError, TypeError, ValueError) as error:
             raise DataError(f"the chat template refuses this conversation: {str(error)!r}") from error
         return str(text)
@@ -149,9 +148,7 @@ def write_hh(messages: Conversation, generation_prompt: bool) -> str:
     """Anthropic's HH transcripts: a blank line, the speaker's name, a colon, a space, the words."""
     for message in messages:
         if message.role not in HH_SPEAKERS:
-            raise DataError(
-                f"HH style has no speaker for the role {message.role!r}; use {', '.join(HH_SPEAKERS)}"
-            )
+            raise DataError(f"HH style has no speaker for the role {message.role!r}; use {', '.join(HH_SPEAKERS)}")
     text = "".join(f"\n\n{HH_SPEAKERS[message.role]}: {message.content}" for message in messages)
     return text + "\n\nAssistant:" * generation_prompt
 
@@ -181,9 +178,9 @@ def _remainder(start: str, whole: str) -> str:
     part = next(differing, min(len(start), len(whole)))
     near = slice(max(part - 30, 0), part + 30)
     raise DataError(
-        f"the conversation as rendered does not begin with its prompt as rendered: at character {part} the prompt "
-        f"has {start[near]!r}, the whole {whole[near]!r}; use a chat template that writes a turn alike wherever it "
-        "stands, or style 'hh' or 'plain'"
+        f"the conversation as rendered does not begin with its prompt as rendered: at character {part} the "
+        f"prompt has {start[near]!r}, the whole {whole[near]!r}; use a chat template that writes a turn alike "
+        "wherever it stands, or style 'hh' or 'plain'"
     )
 
 

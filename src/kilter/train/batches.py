@@ -1,0 +1,222 @@
+"""Global batches: which examples, which completions, cut into which micro-batches; made ahead of the step.
+
+Axes: C completions of a global batch, in places 0 to C - 1; P pairs; A answers.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kilter.data.records import Origin
+from kilter.model.prepared import PreparedTree
+from kilter.objectives import LabelledScores, Objective, PairScores
+from kilter.tokens.encoding import EncodedDemonstration, EncodedPair
+from kilter.tokens.packing import pack
+from kilter.tokens.sequence import TokenSequence
+from kilter.tokens.tree import Ints
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedMicroBatch:
+    """A tree and the places of its completions in the global batch."""
+
+    tree: PreparedTree
+    place_C: Tensor
+    unit_C: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A global batch, packed.
+
+    `chosen` and `rejected` are places of completions, pair by pair; demonstrations are all `chosen`. `trained` holds
+    those completions; `scored` also the `mismatched` ones, which only a no-gradient pass looks at. `whole` says that
+    no unit was split between micro-batches.
+    """
+
+    origins: tuple[Origin, ...]
+    completions: int
+    chosen: Tensor
+    rejected: Tensor
+    mismatched: Tensor
+    weight_C: Tensor
+    trained: tuple[PreparedMicroBatch, ...]
+    scored: tuple[PreparedMicroBatch, ...]
+    whole: bool
+
+    @property
+    def nodes(self) -> int:
+        return sum(len(micro.tree) for micro in self.trained)
+
+    def denominator(self, objective: Objective) -> float:
+        """What the summed loss of the global batch is divided by."""
+        if objective.denominator == "tokens":
+            return float(self.weight_C[self.chosen].sum())
+        return float(len(self.chosen) + (len(self.rejected) if objective.denominator == "answers" else 0))
+
+    def loss_sum(
+        self,
+        objective: Objective,
+        options: dict[str, float],
+        log_prob_C: Tensor,
+        reference_C: Tensor | None,
+        present_C: Tensor | None = None,
+    ) -> Tensor:
+        """The summed loss of the units whose completions are all `present_C` (None: every unit)."""
+        score_C = log_prob_C if reference_C is None else log_prob_C - reference_C
+        if objective.score == "mean":
+            score_C = score_C / self.weight_C
+        chosen, rejected, mismatched = self.chosen, self.rejected, self.mismatched
+        if objective.takes == "pairs":
+            if present_C is not None:
+                both = present_C[chosen] & present_C[rejected]
+                chosen, rejected = chosen[both], rejected[both]
+            return objective.loss(PairScores(score_C[chosen], score_C[rejected]), **options).sum()
+        if objective.takes == "labelled":
+            scores = LabelledScores(score_C[chosen], score_C[rejected], score_C[mismatched])
+            return objective.loss(scores, **options).sum()
+        if present_C is not None:
+            chosen = chosen[present_C[chosen]]
+        return objective.loss(score_C[chosen], **options).sum()
+
+
+def pair_batch(
+    pairs: Sequence[EncodedPair], *, node_budget: int, mismatched: bool = False, device: torch.device | str = "cpu"
+) -> Batch:
+    """Pairs as a batch: places 2p and 2p + 1 are chosen and rejected of pair p.
+
+    `mismatched` adds, for each answer, its prompt with the like answer of the next pair.
+    """
+    units = [(pair.chosen, pair.rejected) for pair in pairs]
+    count = len(units)
+    extra: list[tuple[TokenSequence, TokenSequence]] = []
+    if mismatched and count > 1:
+        for here, after in zip(units, units[1:] + units[:1], strict=True):
+            extra.append((_answer_of(here[0], after[0]), _answer_of(here[1], after[1])))
+    return _batch(
+        tuple(pair.origin for pair in pairs),
+        units,
+        extra,
+        chosen=np.arange(0, 2 * count, 2),
+        rejected=np.arange(1, 2 * count, 2),
+        node_budget=node_budget,
+        device=device,
+    )
+
+
+def demonstration_batch(
+    demonstrations: Sequence[EncodedDemonstration], *, node_budget: int, device: torch.device | str = "cpu"
+) -> Batch:
+    """Demonstrations as a batch, each a unit of its own."""
+    return _batch(
+        tuple(d.origin for d in demonstrations),
+        [(d.sequence,) for d in demonstrations],
+        [],
+        chosen=np.arange(len(demonstrations)),
+        rejected=np.arange(0),
+        node_budget=node_budget,
+        device=device,
+    )
+
+
+def _answer_of(prompted: TokenSequence, answered: TokenSequence) -> TokenSequence:
+    ids = np.concatenate([prompted.ids[: prompted.first], answered.ids[answered.first :]])
+    return TokenSequence(ids, prompted.first, answered.weights)
+
+
+def _batch(
+    origins: tuple[Origin, ...],
+    units: Sequence[Sequence[TokenSequence]],
+    extra: Sequence[Sequence[TokenSequence]],
+    *,
+    chosen: Ints,
+    rejected: Ints,
+    node_budget: int,
+    device: torch.device | str,
+) -> Batch:
+    unit_C = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
+    completions = len(unit_C) + sum(map(len, extra))
+    packing = pack(units, node_budget=node_budget)
+
+    def prepared(tree_places: Sequence[tuple[PreparedTree, Ints]], unit_C: Ints) -> tuple[PreparedMicroBatch, ...]:
+        return tuple(PreparedMicroBatch(t, torch.from_numpy(p).to(device), unit_C[p]) for t, p in tree_places)
+
+    trained = prepared([(PreparedTree(m.tree, device), m.completion_C) for m in packing.micro_batches], unit_C)
+    scored = trained
+    if extra:
+        every = pack([*units, *extra], node_budget=node_budget).micro_batches
+        scored = prepared(
+            [(PreparedTree(m.tree, device), m.completion_C) for m in every], np.arange(completions, dtype=np.int64)
+        )
+    weight_C = torch.zeros(completions, device=device)
+    for micro in scored:
+        weight_C[micro.place_C] = micro.tree.weight_C
+    return Batch(
+        origins,
+        completions,
+        chosen=torch.from_numpy(chosen).to(device),
+        rejected=torch.from_numpy(rejected).to(device),
+        mismatched=torch.arange(len(unit_C), completions, device=device),
+        weight_C=weight_C,
+        trained=trained,
+        scored=scored,
+        whole=packing.whole,
+    )
+
+
+def shuffled_stream(count: int, seed: int) -> Iterator[int]:
+    """Positions 0 to count - 1 in a fresh random order each epoch, without end."""
+    for epoch in range(1 << 62):
+        yield from np.random.default_rng([seed, epoch]).permutation(count).tolist()
+
+
+def batches_of(stream: Iterator[int], size: int, steps: int) -> Iterator[list[int]]:
+    """The first `steps` batches of `size` positions; a batch may span two epochs, and never repeats a position
+    where the data has as many."""
+    for _ in range(steps):
+        yield [next(stream) for _ in range(size)]
+
+
+def made_ahead(items: Iterator[T], make: Callable[[T], Batch], *, ahead: int = 2) -> Iterator[Batch]:
+    """Batches made by a background thread, at most `ahead` of the one in use; its errors are raised here."""
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+
+    def put(item: Batch | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def work() -> None:
+        try:
+            for item in items:
+                if stop.is_set():
+                    return
+                put(make(item))
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    worker = threading.Thread(target=work, name="kilter-batches", daemon=True)
+    worker.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        worker.join()
