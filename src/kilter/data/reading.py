@@ -330,7 +330,7 @@ def _line_rows(lines: Iterator[bytes], file: str) -> Iterator[Parsed]:
 
 def _line_row(decoder: _StrictDecoder, line: bytes) -> Row | RowError:
     try:
-        text = line.decode()
+        text = line.rstrip(b"\r\n").decode()
         row, end = decoder.row(text, 0)
         if end < len(text):
             raise json.JSONDecodeError("More than one value on the line", text, end)
@@ -365,8 +365,9 @@ def _array_items(text: str) -> Iterator[Row | RowError]:
         if not closed and text[end : end + 1] != ",":
             raise json.JSONDecodeError("Expected ',' or ']' after a row", text, end)
         end += not closed
-    if _after_blanks(text, end + 1) < len(text):
-        raise json.JSONDecodeError("More after the end of the array", text, end + 1)
+    end = _after_blanks(text, end + 1)
+    if end < len(text):
+        raise json.JSONDecodeError("More after the end of the array", text, end)
 
 
 def _why_not_json(error: ValueError | RecursionError) -> str:

@@ -57,6 +57,8 @@ def tree_attention(
     On a CPU the tree is covered by blocks (model/blocks.py); elsewhere FlexAttention takes the rule as its mask.
     """
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if torch.is_autocast_enabled(query.device.type):  # rotary embeddings leave query and key in float32
+        query, key, value = (x.to(torch.get_autocast_dtype(query.device.type)) for x in (query, key, value))
     if query.device.type != "cpu":
         from kilter.model.flex import flex_tree_attention
 

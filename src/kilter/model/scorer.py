@@ -51,6 +51,14 @@ class Scorer(nn.Module):
             use_tree_attention(model)
 
     @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def frozen(self) -> Scorer:
+        """This scorer with its parameters out of reach of gradients: a reference."""
+        return self.requires_grad_(False)
+
+    @property
     def head(self) -> LogitsHead:
         module = self.model.get_output_embeddings()
         if module is None:

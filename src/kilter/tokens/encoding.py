@@ -285,7 +285,7 @@ class Encoder:
             return self._render(row._replace(prompt=turns))._replace(full_text=row.full_text)
 
         def shortened_fits(turns: Content) -> bool:
-            text = shortened(turns).text
+            text = self._renderer.render(turns, row.answers[0]).prompt
             return fits(self._tokens.starts([text])[text])
 
         if fits(prompt) or not (shorter := shorter_prompts(row.prompt)):

@@ -1,0 +1,182 @@
+"""One process of TRL's DPOTrainer over given token ids: loss, gradient norm and seconds of each step, peak memory.
+
+    python benchmarks/dpo_trl_worker.py --model DIR --pairs pairs.json --dtype float32 --steps 10 --out result.json
+"""
+
+import argparse
+import importlib.util
+import json
+import platform
+import resource
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from shapes import Pair, token_ids_sha256
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl import DPOConfig, DPOTrainer
+
+
+class TokenIdTrainer(DPOTrainer):
+    """DPOTrainer fed token ids as they are, keeping what its log rounds or averages away."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.batched: list[dict[str, torch.Tensor]] = []
+        self.losses: list[torch.Tensor] = []
+        self.gradient_norms: list[torch.Tensor] = []
+        super().__init__(*args, **kwargs)
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
+        return dataset
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self.batched.append(inputs)
+        self.losses.append(loss)
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        norm = super()._clip_grad_norm(model)
+        self.gradient_norms.append(norm)
+        return norm
+
+
+class StepClock(TrainerCallback):
+    """Seconds from the first forward of a step to the end of its optimiser step.
+
+    Covers both models' forwards, TRL's metrics, backward, clipping, AdamW, the schedule and zero_grad. Collation
+    (about a millisecond) comes before.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+        self.seconds: list[float] = []
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.wait()
+        self.began = time.perf_counter()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.wait()
+        self.seconds.append(time.perf_counter() - self.began)
+
+
+def batched_pairs(inputs: dict[str, torch.Tensor]) -> list[Pair]:
+    """Undo the collation: rows are all chosen, then all rejected, padded on the right."""
+    rows = []
+    for ids, attended, completion in zip(
+        inputs["input_ids"], inputs["attention_mask"], inputs["completion_mask"], strict=True
+    ):
+        rows.append((ids[(attended - completion).bool()].tolist(), ids[completion.bool()].tolist()))
+    half = len(rows) // 2
+    return [
+        {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
+        for (prompt, chosen), (_, rejected) in zip(rows[:half], rows[half:], strict=True)
+    ]
+
+
+def main() -> None:
+    options = parse()
+    pairs = json.loads(options.pairs.read_text())[: options.steps * options.batch]
+    if len(pairs) < options.steps * options.batch:
+        sys.exit(f"{options.pairs}: {len(pairs)} pairs, wanted {options.steps * options.batch}; ask for fewer steps")
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    model_options = {"dtype": torch.float32, "attn_implementation": options.attention}
+    policy, reference = (AutoModelForCausalLM.from_pretrained(options.model, **model_options) for _ in range(2))
+    clock = StepClock(options.device)
+    with tempfile.TemporaryDirectory() as output_dir:
+        trainer = TokenIdTrainer(
+            model=policy,
+            ref_model=reference,
+            args=settings(options, output_dir),
+            train_dataset=Dataset.from_list(pairs),
+            processing_class=tokenizer,
+            callbacks=[clock],
+        )
+        trainer.train()
+    passes = options.batch // options.pairs_per_pass
+    losses = torch.stack(trainer.losses).view(options.steps, passes).double().sum(1).tolist()
+    norms = [float(norm) for norm in trainer.gradient_norms]
+    steps = [
+        {"loss": loss, "grad_norm": norm, "seconds": seconds}
+        for loss, norm, seconds in zip(losses, norms, clock.seconds, strict=True)
+    ]
+    result = {
+        "steps": steps,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "versions": {name: version(name) for name in ("trl", "transformers", "torch", "accelerate")},
+        "token_ids_sha256": token_ids_sha256(p for inputs in trainer.batched for p in batched_pairs(inputs)),
+        "settings": {key: getattr(options, key) for key in ("dtype", "device", "attention", "pairs_per_pass")},
+    }
+    if options.device == "cuda":
+        result["peak_cuda_bytes"] = torch.cuda.max_memory_allocated()
+    options.out.write_text(json.dumps(result, indent=1))
+
+
+def settings(options: argparse.Namespace, output_dir: str) -> DPOConfig:
+    on_gpu = options.device == "cuda"
+    return DPOConfig(
+        output_dir=output_dir,
+        use_cpu=not on_gpu,
+        bf16=options.dtype == "bfloat16",
+        tf32=True if on_gpu else None,
+        max_steps=options.steps,
+        per_device_train_batch_size=options.pairs_per_pass,
+        gradient_accumulation_steps=options.batch // options.pairs_per_pass,
+        train_sampling_strategy="sequential",
+        max_length=None,
+        loss_type=["sigmoid"],
+        beta=0.1,
+        disable_dropout=True,
+        precompute_ref_log_probs=False,
+        gradient_checkpointing=options.gradient_checkpointing,
+        optim=options.optim,
+        learning_rate=5e-5,
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        adam_epsilon=1e-8,
+        weight_decay=0.0,
+        lr_scheduler_type="constant",
+        max_grad_norm=1.0,
+        use_liger_kernel=on_gpu and importlib.util.find_spec("liger_kernel") is not None,
+        torch_compile=options.compile,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=on_gpu,
+        seed=0,
+        report_to="none",
+        logging_strategy="no",
+        save_strategy="no",
+        eval_strategy="no",
+        disable_tqdm=True,
+    )
+
+
+def peak_rss_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="directory with weights and tokenizer")
+    parser.add_argument("--pairs", type=Path, required=True, help="JSON list of {prompt_ids, chosen_ids, rejected_ids}")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], required=True, help="bfloat16 is autocast")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--batch", type=int, default=8, help="pairs in one optimiser step")
+    parser.add_argument("--pairs-per-pass", type=int, default=8)
+    parser.add_argument("--attention", default="sdpa")
+    parser.add_argument("--optim", default="adamw_torch_fused")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

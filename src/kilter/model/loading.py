@@ -1,0 +1,84 @@
+"""Loading models and tokenizers, from a directory of safetensors or by hub name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from kilter.errors import ModelError
+from kilter.model.proof import ensure_proven
+from kilter.model.scorer import Scorer
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def load_model(name: str, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """A causal language model in float32 with dropout off, from a directory or a hub name.
+
+    Raises ModelError where there is none. Code that comes with a model is never run.
+    """
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            _existing(name, "config.json"), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{name} could not be loaded as a causal language model: {_first_line(error)}") from error
+    return model.to(device).eval()  # type: ignore[arg-type]
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """The tokenizer beside a model."""
+    try:
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
+            _existing(name, "tokenizer.json"), trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"no tokenizer could be loaded from {name}: {_first_line(error)}") from error
+    return tokenizer
+
+
+def load_scorer(
+    name: str,
+    *,
+    precision: Precision = "float32",
+    device: torch.device | str = "cpu",
+    prove: bool = True,
+    strict: bool = False,
+) -> Scorer:
+    """A model ready to score trees, by the fast path where its proof holds (model/proof.py)."""
+    model = load_model(name, device)
+    autocast = torch.bfloat16 if precision == "bfloat16" else None
+    if prove:
+        return ensure_proven(model, autocast=autocast, strict=strict)
+    return Scorer(model, autocast=autocast)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is a GPU where there is one; otherwise the device named. Raises ModelError where it does not exist."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"there is no device {name!r}; use cpu, cuda, cuda:N or auto") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError("no GPU is visible to PyTorch; use --device cpu, or install a CUDA build of torch")
+    return device
+
+
+def _existing(name: str, needed: str) -> str:
+    """A path that exists but is no model directory would otherwise be asked of the hub."""
+    path = Path(name)
+    if path.exists() and not (path / needed).is_file():
+        raise ModelError(f"{name} has no {needed}; give a directory saved by transformers, or a hub name")
+    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ModelError(f"{name} does not exist; give a directory saved by transformers, or a hub name")
+    return name
+
+
+def _first_line(error: BaseException) -> str:
+    lines: list[Any] = str(error).strip().splitlines()
+    return str(lines[0]) if lines else type(error).__name__

@@ -1,0 +1,3 @@
+from kilter.model.scorer import Scorer
+def ensure_proven(model, *, autocast, strict):
+    return Scorer(model, autocast=autocast)
