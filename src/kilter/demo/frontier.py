@@ -42,9 +42,7 @@ def with_off_grammar(log_sentence: Floats) -> Floats:
     """
     total = float(np.exp(log_sentence).sum())
     if not total <= 1 + EXCESS:
-        raise ModelError(
-            f"the sentences' probabilities sum to {total:.6g}, not 1 or less; score them in float32"
-        )
+        raise ModelError(f"the sentences' probabilities sum to {total:.6g}, not 1 or less; score them in float32")
     log_sentence = log_sentence - np.log(max(total, 1.0))
     return np.append(log_sentence, np.log1p(-total) if total < 1 else -np.inf)
 
@@ -101,9 +99,7 @@ def optimum_at_kl(
         raise ConfigError(f"kl is {kl}; it must be zero or positive")
 
     def optima(beta: float) -> list[Floats]:
-        return [
-            tilt(log_q_S, reward_S, beta) for log_q_S, reward_S in zip(log_references, rewards, strict=True)
-        ]
+        return [tilt(log_q_S, reward_S, beta) for log_q_S, reward_S in zip(log_references, rewards, strict=True)]
 
     references = optima(np.inf)
 

@@ -247,9 +247,7 @@ class World:
         if given is None:
             given = [question.probability for question in self.questions]
         if len(given) != len(self.questions):
-            raise DataError(
-                f"got {len(given)} distributions; pass one for each of {len(self.questions)} prompts"
-            )
+            raise DataError(f"got {len(given)} distributions; pass one for each of {len(self.questions)} prompts")
         return list(map(_rescaled, given, self.questions))
 
 
@@ -317,14 +315,10 @@ def _rescaled(weight_S: Floats, question: Question) -> Floats:
     if got != wanted:
         raise DataError(f"{where}: got shape {got}, wanted {wanted}; pass a probability for each sentence")
     if not (np.isfinite(weight_S).all() and (weight_S >= 0).all() and weight_S.any()):
-        raise DataError(
-            f"{where}: got values negative, not finite or all 0; pass probabilities, not their logs"
-        )
+        raise DataError(f"{where}: got values negative, not finite or all 0; pass probabilities, not their logs")
     probability_S: Floats = weight_S / weight_S.sum()
     if (same := np.square(probability_S).sum()) > MOST_AGREEMENT:
-        raise DataError(
-            f"{where}: two answers are the same {same:.2%} of the time; pass a wider distribution"
-        )
+        raise DataError(f"{where}: two answers are the same {same:.2%} of the time; pass a wider distribution")
     return probability_S
 
 

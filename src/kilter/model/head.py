@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kilter import divergence
 
 # Rows of logits worked on at a time: as many as make about this many logits, so that they stay in cache.
-CHUNK_LOGITS = 1 << 22
+CHUNK_LOGITS = 1 << 24
 
 
 class Targets(NamedTuple):
@@ -143,16 +143,17 @@ def head_loss(
 
 
 class _Worker(Protocol):
-    """Evaluates one chunk, and turns gradients of its results into those of hidden states and head."""
+    """Evaluates one chunk at a time, turns gradients of its results into those of the hidden rows, and gathers those
+    of the head's parameters."""
 
     def forward(self, hidden_ND: Tensor, rows: slice, targets: Targets, graph: bool) -> tuple[Tensor, ...]: ...
 
-    def backward(self, gradients: Sequence[Tensor | None], sums: list[Tensor]) -> Tensor:
-        """The gradient of the hidden rows last given to `forward`; adds those of the head to `sums`."""
+    def backward(self, gradients: Sequence[Tensor | None]) -> Tensor:
+        """The gradient of the hidden rows last given to `forward`."""
         ...
 
-    def drop(self) -> None:
-        """Let go of the last chunk."""
+    def finish(self) -> list[Tensor]:
+        """The gradients of the head's parameters over all chunks; lets go of everything."""
         ...
 
 
@@ -168,6 +169,7 @@ class _AnyFunction:
 
     def __init__(self, head: LogitsHead, functions: Sequence[RowFunction], beside: Beside | None) -> None:
         self.head, self.functions, self.beside = head, functions, beside
+        self.sums: list[Tensor] = []
 
     def forward(self, hidden_ND: Tensor, rows: slice, targets: Targets, graph: bool) -> tuple[Tensor, ...]:
         with torch.set_grad_enabled(graph):
@@ -180,31 +182,36 @@ class _AnyFunction:
             self.results = tuple(function.value(log_p, targets, log_q) for function in self.functions)
         return self.results
 
-    def backward(self, gradients: Sequence[Tensor | None], sums: list[Tensor]) -> Tensor:
+    def backward(self, gradients: Sequence[Tensor | None]) -> Tensor:
         pairs = [(r, g) for r, g in zip(self.results, gradients, strict=True) if g is not None and r.requires_grad]
-        grad_hidden, *rest = torch.autograd.grad(
+        grad_hidden, *parts = torch.autograd.grad(
             [r for r, _ in pairs],
             [self.hidden, *self.head.parameters],
             [g.to(r.dtype) for r, g in pairs],
             allow_unused=True,
             materialize_grads=True,
         )
-        for total, part in zip(sums, rest, strict=True):
-            total += part
+        self.sums = [total.add_(part) for total, part in zip(self.sums, parts, strict=True)] if self.sums else parts
         return grad_hidden
 
-    def drop(self) -> None:
+    def finish(self) -> list[Tensor]:
+        sums, self.sums = self.sums, []
         del self.hidden, self.results
+        return sums
 
 
 class _LinearLogProb:
     """Log-probs under a plain linear head, with d log p(i) / d logits = onehot(i) - p written out.
 
-    The softmax is used as it is, without a pass to weight it: weights go onto the hidden rows instead.
+    The softmax is used as it is, without a pass to weight it: weights go onto the hidden rows instead. The gathered
+    gradient of the weight is kept in the type of the products; the targets' own rows are added to it at the end.
     """
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype | None) -> None:
+        self.linear = linear
         self.weight_VD = linear.weight.detach().to(dtype or linear.weight.dtype)
+        self.sum_VD: Tensor | None = None
+        self.picked: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, hidden_ND: Tensor, rows: slice, targets: Targets, graph: bool) -> tuple[Tensor, ...]:
         self.hidden, self.targets = hidden_ND[rows].detach().to(self.weight_VD.dtype), targets
@@ -213,26 +220,30 @@ class _LinearLogProb:
         self.log_p = torch.log_softmax(logits, -1, dtype=type_)
         return (LOG_PROB.value(self.log_p, targets, None),)
 
-    def backward(self, gradients: Sequence[Tensor | None], sums: list[Tensor]) -> Tensor:
+    def backward(self, gradients: Sequence[Tensor | None]) -> Tensor:
         (grad_M,) = gradients
         assert grad_M is not None
         row_M, id_M = self.targets
         weight, hidden = self.weight_VD, self.hidden
         p = self.log_p.exp_().to(weight.dtype)
         grad_N = grad_M.new_zeros(len(hidden)).index_add_(0, row_M, grad_M)
-        grad_hidden = torch.mm(p, weight).to(grad_M.dtype).mul_(-grad_N[:, None])
-        grad_hidden.index_add_(0, row_M, weight[id_M] * grad_M[:, None])
-        for total in sums:  # the weight's, unless it is frozen
+        if self.linear.weight.requires_grad:
             weighted = (hidden * -grad_N[:, None]).to(weight.dtype)
-            if total.dtype == weight.dtype:
-                total.addmm_(p.T, weighted)
-            else:
-                total += torch.mm(p.T, weighted)
-            total.index_add_(0, id_M, (hidden[row_M] * grad_M[:, None]).to(total.dtype))
-        return grad_hidden
+            self.sum_VD = torch.mm(p.T, weighted) if self.sum_VD is None else self.sum_VD.addmm_(p.T, weighted)
+            self.picked.append((id_M, hidden[row_M] * grad_M[:, None]))
+        grad_hidden = torch.mm(p, weight).to(grad_M.dtype).mul_(-grad_N[:, None])
+        return grad_hidden.index_add_(0, row_M, weight[id_M] * grad_M[:, None])
 
-    def drop(self) -> None:
+    def finish(self) -> list[Tensor]:
+        sums = []
+        if self.sum_VD is not None:
+            total = self.sum_VD.to(self.linear.weight.dtype)
+            for id_M, rows_MD in self.picked:
+                total.index_add_(0, id_M, rows_MD.to(total.dtype))
+            sums = [total]
+        self.sum_VD, self.picked = None, []
         del self.hidden, self.targets, self.log_p
+        return sums
 
 
 def _parts(targets: Targets, chunks: Sequence[slice]) -> Iterator[tuple[slice, slice, Targets]]:
@@ -252,15 +263,14 @@ class _Recompute(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
         results = [worker.forward(hidden, rows, part, graph=False) for rows, _, part in _parts(targets, chunks)]
-        worker.drop()
-        ctx.save_for_backward(hidden, *parameters)
+        worker.finish()
+        ctx.save_for_backward(hidden)
         ctx.targets, ctx.functions, ctx.worker, ctx.chunks = targets, functions, worker, chunks
         return tuple(torch.cat(columns) for columns in zip(*results, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, *parameters = ctx.saved_tensors
-        sums = [torch.zeros_like(p) for p in parameters]
+        (hidden,) = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         for rows, part, targets in _parts(ctx.targets, ctx.chunks):
             ctx.worker.forward(hidden, rows, targets, graph=True)
@@ -268,9 +278,8 @@ class _Recompute(torch.autograd.Function):
                 None if gradient is None else gradient[part if function.per_target else rows]
                 for function, gradient in zip(ctx.functions, gradients, strict=True)
             ]
-            grad_hidden[rows] = ctx.worker.backward(own, sums)
-        ctx.worker.drop()
-        return grad_hidden, None, None, None, None, *sums
+            grad_hidden[rows] = ctx.worker.backward(own)
+        return grad_hidden, None, None, None, None, *ctx.worker.finish()
 
 
 class _SamePass(torch.autograd.Function):
@@ -284,7 +293,6 @@ class _SamePass(torch.autograd.Function):
         chunks: Sequence[slice],
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        sums = [torch.zeros_like(p) for p in parameters]
         grad_hidden = torch.empty_like(hidden)
         total, values = None, []
         for rows, part, own in _parts(targets, chunks):
@@ -293,11 +301,10 @@ class _SamePass(torch.autograd.Function):
             with torch.enable_grad():
                 chunk_loss = loss(part, leaf)
             (gradient,) = torch.autograd.grad(chunk_loss, leaf)
-            grad_hidden[rows] = worker.backward((gradient,), sums)
+            grad_hidden[rows] = worker.backward((gradient,))
             total = chunk_loss.detach() if total is None else total + chunk_loss.detach()
             values.append(value.detach())
-        worker.drop()
-        ctx.gradients = (grad_hidden, *sums)
+        ctx.gradients = (grad_hidden, *worker.finish())
         log_prob = torch.cat(values)
         ctx.mark_non_differentiable(log_prob)
         assert total is not None
@@ -305,9 +312,9 @@ class _SamePass(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, *sums = ctx.gradients
+        gradients = ctx.gradients
         del ctx.gradients
         if grad_loss != 1:
-            for gradient in (grad_hidden, *sums):
+            for gradient in gradients:
                 gradient.mul_(grad_loss)
-        return grad_hidden, None, None, None, None, *sums
+        return gradients[0], None, None, None, None, *gradients[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ from kilter.model.proof import ensure_proven
 from kilter.model.scorer import Scorer
 
 Precision = Literal["float32", "bfloat16"]
+
+# The type that autocast gives to matrix products.
+AUTOCAST: dict[Precision, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 def load_model(name: str, device: torch.device | str = "cpu") -> PreTrainedModel:
@@ -50,10 +54,14 @@ def load_scorer(
 ) -> Scorer:
     """A model ready to score trees, by the fast path where its proof holds (model/proof.py)."""
     model = load_model(name, device)
-    autocast = torch.bfloat16 if precision == "bfloat16" else None
     if prove:
-        return ensure_proven(model, autocast=autocast, strict=strict)
-    return Scorer(model, autocast=autocast)
+        return ensure_proven(model, autocast=AUTOCAST[precision], strict=strict)
+    return Scorer(model, autocast=AUTOCAST[precision])
+
+
+def copy_of(scorer: Scorer) -> Scorer:
+    """Another scorer with the same weights, in memory of its own, by the same path."""
+    return copy.deepcopy(scorer)
 
 
 def pick_device(name: str) -> torch.device:

@@ -60,7 +60,7 @@ class AlignConfig(RunConfig):
 
     model: str = Field(description="Directory or hub name of the model to align.")
     reference: str | None = Field(None, description="Model to measure against; default: the start of the run.")
-    objective: str = Field("dpo", description="Which loss: one of the table of objectives.")
+    objective: str = Field("dpo", description="Which loss: dpo, ipo, ipo_mean, hinge, kto.")
     beta: float | None = Field(None, gt=0, description="Strength of the tie to the reference; default: 0.1.")
     label_smoothing: float | None = Field(None, ge=0, lt=0.5, description="dpo: the chance that a label is wrong.")
     desirable_weight: float | None = Field(None, gt=0, description="kto: weight of desirable answers.")

@@ -1,0 +1,72 @@
+"""What every run does before and after its steps: files, splits, the run directory, the saved result."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from kilter.data.run_directory import RunDirectory, staged
+from kilter.data.toml import to_toml
+from kilter.errors import ConfigError
+from kilter.tokens.encoding import Encoder, Limits
+from kilter.train.config import RunConfig
+
+T = TypeVar("T")
+
+
+def make_encoder(tokenizer: PreTrainedTokenizerFast, config: RunConfig, model: PreTrainedModel) -> Encoder:
+    """The run's encoder; sequences may be at most as long as the model has positions, and as the node budget."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    longest = min(n for n in (config.max_length, positions, config.node_budget) if n is not None)
+    limits = Limits(max_prompt=config.max_prompt, max_length=longest, on_overflow=config.on_overflow)
+    return Encoder(tokenizer, config.style, limits, skip_bad=config.skip_bad)
+
+
+def split(rows: Sequence[T], holdout: int) -> tuple[Sequence[T], Sequence[T]]:
+    """All but the last `holdout` rows, and those. Raises ConfigError if nothing is left to train on."""
+    if holdout >= len(rows):
+        raise ConfigError(f"holdout is {holdout:,} and there are {len(rows):,} rows; hold out fewer")
+    return rows[: len(rows) - holdout], rows[len(rows) - holdout :]
+
+
+def begin_run(config: RunConfig, method: str, facts: Mapping[str, Any]) -> RunDirectory:
+    """Create the run directory with its manifest and resolved configuration."""
+    run = RunDirectory.create(config.out, overwrite=config.overwrite)
+    packages = ("kilter", "torch", "transformers", "tokenizers", "numpy")
+    run.write_manifest(
+        {
+            "method": method,
+            "command": sys.argv,
+            "seed": config.seed,
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in packages},
+            **facts,
+        }
+    )
+    run.write_config(to_toml(config.model_dump(mode="json")))
+    return run
+
+
+def template_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str | None:
+    """SHA-256 of the chat template."""
+    template = tokenizer.chat_template
+    return None if template is None else hashlib.sha256(str(template).encode()).hexdigest()
+
+
+def save_result(run: RunDirectory, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Save model and tokenizer so that transformers alone loads them; there whole, or not at all."""
+    with staged(run.model) as directory:
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed what randomness a model's own code may draw (dropout); order and fresh weights have seeds of their own."""
+    torch.manual_seed(seed)

@@ -1,0 +1,167 @@
+"""Claims about the architectures on the allow-list: a tree gives the scores and gradients of the model by itself."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from conftest import TINY, VOCABULARY
+from kilter.errors import ModelError
+from kilter.model import blocks
+from kilter.model.architectures import ARCHITECTURES
+from kilter.model.prepared import PreparedTree
+from kilter.model.scorer import Scorer
+from kilter.tokens.sequence import TokenSequence
+from kilter.tokens.tree import TokenTree
+from model.plain import (
+    completion_scores,
+    flat_gradient,
+    in_float64,
+    in_plain_float64,
+    relative_difference,
+    token_log_probs,
+)
+
+MakeModel = Callable[..., PreTrainedModel]
+SHAPES = [shape for shape in TINY if shape != "mamba"]
+
+
+def sequences() -> list[TokenSequence]:
+    """Answers that branch at once and midway, one that is the beginning of another, one with weights, a second root,
+    and an answer with nothing before it."""
+    draw = np.random.default_rng(0)
+    prompt, other_prompt, start, end, tail, other = (
+        draw.integers(1, VOCABULARY, size).tolist() for size in (7, 4, 3, 4, 5, 6)
+    )
+    paths = [
+        (prompt + start + end, 7, None),
+        (prompt + start + tail, 7, None),
+        (prompt + start, 7, None),
+        (prompt + other, 7, [1, 0, 0.5, 2, 0, 1]),
+        (other_prompt + start + end, 4, None),
+        (start + tail, 0, None),
+    ]
+    return [
+        TokenSequence(np.array(ids, np.int32), first, None if weights is None else np.array(weights, np.float32))
+        for ids, first, weights in paths
+    ]
+
+
+SEQUENCES = sequences()
+SLOPE = torch.tensor([1.0, -0.7, 0.4, -1.3, 0.8, 0.3], dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def _merged_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So small a tree would be one masked square; cut it into segments whose softmaxes are merged."""
+    monkeypatch.setattr(blocks, "CALL_COST", 0)
+
+
+def tree() -> PreparedTree:
+    return PreparedTree(TokenTree.build(SEQUENCES))
+
+
+def scores(scorer: Scorer, tree: PreparedTree, embeddings_TD: Tensor | None = None) -> Tensor:
+    (log_prob,) = scorer(tree, embeddings_TD=embeddings_TD)
+    return tree.sum_edges(log_prob)
+
+
+def test_every_row_of_the_allow_list_is_tested_here() -> None:
+    assert {kind for kind, _ in TINY.values()} == set(ARCHITECTURES)
+    assert {TINY[shape][0] for shape in SHAPES} == {kind for kind, row in ARCHITECTURES.items() if row.path == "tree"}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_attention_and_windows_matter_to_these_models(shape: str, tiny_model: MakeModel) -> None:
+    """Otherwise the tests below would pass with wrong positions or visibility."""
+    model = tiny_model(shape)
+    ids = torch.from_numpy(SEQUENCES[0].ids.astype("int64"))[None]
+    swapped = ids.clone()
+    swapped[0, -3:-1] = ids[0, [-2, -3]]
+    with torch.no_grad():
+        last, after_swap = (model(input_ids=x, use_cache=False).logits[0, -1].log_softmax(-1) for x in (ids, swapped))
+    assert (last - after_swap).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scores_and_gradients_equal_those_of_plain_float64_on_separate_sequences(
+    shape: str, tiny_model: MakeModel
+) -> None:
+    model = tiny_model(shape)
+    plain, fast = in_plain_float64(copy.deepcopy(model)), Scorer(in_float64(model))
+    wanted, got = completion_scores(plain, SEQUENCES), scores(fast, tree())
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+    (wanted @ SLOPE).backward()
+    (got @ SLOPE).backward()
+    assert relative_difference(flat_gradient(model), flat_gradient(plain)) <= 1e-12
+
+
+@pytest.mark.parametrize("shape", TINY)
+def test_float32_scores_equal_the_models_own_forward(shape: str, tiny_model: MakeModel) -> None:
+    """To 1e-5 of the largest score; a score is a sum of up to eight log-probs."""
+    model = tiny_model(shape)
+    with torch.no_grad():
+        own = completion_scores(model, SEQUENCES)
+        got = scores(Scorer(model), tree())
+    assert (got - own).abs().max() <= 1e-5 * own.abs().max()
+
+
+@pytest.mark.parametrize("shape", TINY)
+def test_embeddings_given_in_place_of_ids_give_the_same_scores(shape: str, tiny_model: MakeModel) -> None:
+    scorer, prepared = Scorer(tiny_model(shape)), tree()
+    with torch.no_grad():
+        embeddings = scorer.model.get_input_embeddings()(prepared.ids_T)
+        torch.testing.assert_close(scores(scorer, prepared, embeddings), scores(scorer, prepared), rtol=0, atol=0)
+        assert (scores(scorer, prepared, 2 * embeddings.roll(1, 0)) - scores(scorer, prepared)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_under_autocast_a_tree_errs_at_most_twice_as_much_as_the_model_itself(
+    shape: str, tiny_model: MakeModel
+) -> None:
+    model = tiny_model(shape)
+    prepared = tree()
+    with torch.no_grad():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            own = torch.cat([token_log_probs(model, s) for s in SEQUENCES])
+        (log_prob,) = Scorer(copy.deepcopy(model), autocast=torch.bfloat16)(prepared)
+        exact = torch.cat([token_log_probs(in_plain_float64(model), s) for s in SEQUENCES])
+    scored = torch.cat(
+        [torch.ones(len(s.ids) - s.first) if s.weights is None else torch.tensor(s.weights) for s in SEQUENCES]
+    )
+    scored[-len(SEQUENCES[-1].ids)] = 0  # the root
+    own, exact = own[scored > 0], exact[scored > 0]
+    rounding = torch.finfo(torch.bfloat16).eps * exact.norm()
+    assert (log_prob[prepared.edge_target_E] - exact).norm() <= 2 * (own - exact).norm() + rounding
+
+
+def test_separate_sequences_of_a_llama_equal_its_tree(tiny_model: MakeModel) -> None:
+    model = tiny_model("llama")
+    prepared = tree()
+    separate = Scorer(in_plain_float64(copy.deepcopy(model)), path="separate")
+    by_tree = Scorer(in_float64(model))
+    got, wanted = scores(separate, prepared), scores(by_tree, prepared)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+    (got @ SLOPE).backward()
+    (wanted @ SLOPE).backward()
+    assert relative_difference(flat_gradient(separate), flat_gradient(by_tree)) <= 1e-12
+
+
+def test_separate_sequences_of_a_mamba_have_the_gradients_of_its_own_forward(tiny_model: MakeModel) -> None:
+    """Its own forward rounds logits to float32, whatever its type."""
+    model = tiny_model("mamba").double()
+    by_itself = copy.deepcopy(model)
+    (scores(Scorer(model), tree()) @ SLOPE).backward()
+    (completion_scores(by_itself, SEQUENCES).double() @ SLOPE).backward()
+    assert relative_difference(flat_gradient(model), flat_gradient(by_itself)) <= 1e-6
+
+
+def test_asking_a_tree_of_mamba_is_refused(tiny_model: MakeModel) -> None:
+    with pytest.raises(ModelError, match="mamba models cannot be scored as a tree"):
+        Scorer(tiny_model("mamba"), path="tree")

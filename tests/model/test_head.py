@@ -1,0 +1,365 @@
+"""Claims about the head operator and the Scorer's losses, against full logits in float64.
+
+Axes: N rows, M targets, V vocabulary, D hidden, C completions.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import PreTrainedModel
+
+from kilter.model import scorer as scorer_module
+from kilter.model.head import (
+    ENTROPY,
+    KL_POLICY_REFERENCE,
+    KL_REFERENCE_POLICY,
+    LOG_PROB,
+    REFERENCE_LOG_PROB,
+    Beside,
+    LogitsHead,
+    RowFunction,
+    Targets,
+    head_loss,
+    head_rows,
+)
+from kilter.model.prepared import PreparedTree
+from kilter.model.scorer import Scorer
+from kilter.tokens.sequence import TokenSequence
+from kilter.tokens.tree import Ints, TokenTree
+from model.plain import completion_scores, flat_gradient, in_float64, in_plain_float64, relative_difference
+
+ROWS, VOCABULARY, WIDTH = 11, 19, 8
+# Rows with one target, several, the same twice, and none.
+ROW_M = torch.tensor([0, 0, 0, 1, 2, 2, 4, 5, 5, 5, 6, 7, 8, 8, 9, 10])
+ID_M = torch.tensor([3, 1, 17, 0, 5, 5, 6, 18, 2, 9, 4, 4, 12, 13, 8, 7])
+TARGETS = Targets(ROW_M, ID_M)
+CHUNKS = [1, 7, ROWS]
+
+FORMULAS: dict[RowFunction, Callable[[Tensor, Tensor], Tensor]] = {
+    LOG_PROB: lambda p, q: p[ROW_M, ID_M].log(),
+    ENTROPY: lambda p, q: torch.special.entr(p).sum(-1),
+    KL_POLICY_REFERENCE: lambda p, q: (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1),
+    KL_REFERENCE_POLICY: lambda p, q: (torch.xlogy(q, q) - torch.xlogy(q, p)).sum(-1),
+    REFERENCE_LOG_PROB: lambda p, q: q[ROW_M, ID_M].log(),
+}
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Case(NamedTuple):
+    """A head, and the tensors whose gradients are compared; `hidden` makes the hidden states from them anew."""
+
+    head: LogitsHead
+    leaves: list[Tensor]
+    hidden: Callable[[], Tensor]
+
+
+def linear(bias: bool = False, seed: int = 0) -> nn.Linear:
+    module = nn.Linear(WIDTH, VOCABULARY, bias=bias, dtype=torch.float64)
+    with torch.no_grad():
+        for i, parameter in enumerate(module.parameters()):
+            parameter.copy_(random(*parameter.shape, seed=seed + i))
+    return module
+
+
+def case(name: str) -> Case:
+    hidden_ND = random(ROWS, WIDTH, seed=7).requires_grad_()
+    module = linear(bias=name == "bias")
+    if name == "tied":
+        embedding = nn.Embedding(VOCABULARY, WIDTH, dtype=torch.float64)
+        embedding.weight = module.weight
+        ids = torch.arange(ROWS) % 5
+        return Case(LogitsHead(module), [module.weight], lambda: embedding(ids).tanh())
+    if name == "frozen":
+        module.requires_grad_(False)
+        return Case(LogitsHead(module), [hidden_ND], lambda: hidden_ND)
+    transform = {"soft cap": lambda logits: 2 * torch.tanh(logits / 2)}.get(name)
+    return Case(LogitsHead(module, transform), [hidden_ND, *module.parameters()], lambda: hidden_ND)
+
+
+NAMES = ["plain", "bias", "soft cap", "frozen", "tied"]
+BESIDE = Beside(LogitsHead(linear(seed=3).requires_grad_(False)), random(ROWS, WIDTH, seed=9))
+FUNCTIONS = list(FORMULAS)
+
+
+def distributions(case: Case) -> tuple[Tensor, Tensor]:
+    return tuple(head(hidden).softmax(-1) for head, hidden in ((case.head, case.hidden()), BESIDE))  # type: ignore[return-value]
+
+
+def assert_same(got: list[Tensor], wanted: list[Tensor]) -> None:
+    for fast, plain in zip(got, wanted, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=0, atol=1e-12)
+
+
+def test_log_prob_entropy_and_kl_of_one_row_are_those_worked_out_by_hand() -> None:
+    """Logits (0, log 3) against (0, 0): p = (1/4, 3/4), q = (1/2, 1/2)."""
+    head = LogitsHead(nn.Linear(1, 2, bias=False, dtype=torch.float64))
+    with torch.no_grad():
+        head.module.get_parameter("weight").copy_(torch.tensor([[0.0], [math.log(3)]]))
+    one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    targets = Targets(torch.tensor([0, 0]), torch.tensor([0, 1]))
+    results = head_rows(head, one, targets, FUNCTIONS, beside=Beside(head, zero))
+    by_hand = [
+        [math.log(1 / 4), math.log(3 / 4)],
+        [math.log(4) - 0.75 * math.log(3)],
+        [0.75 * math.log(3) - math.log(2)],
+        [math.log(2) - 0.5 * math.log(3)],
+        [math.log(1 / 2), math.log(1 / 2)],
+    ]
+    for got, wanted in zip(results, by_hand, strict=True):
+        torch.testing.assert_close(got.detach(), torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("rows_per_chunk", CHUNKS)
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_and_their_gradients_equal_those_of_full_logits(
+    name: str, function: RowFunction, rows_per_chunk: int
+) -> None:
+    head, leaves, hidden = made = case(name)
+    (got,) = head_rows(head, hidden(), TARGETS, [function], beside=BESIDE, rows_per_chunk=rows_per_chunk)
+    wanted = FORMULAS[function](*distributions(made))
+    assert_same([got.detach()], [wanted.detach()])
+    if function is REFERENCE_LOG_PROB:
+        return
+    slope = random(len(wanted), seed=5)
+    assert_same(
+        list(torch.autograd.grad(got @ slope, leaves, materialize_grads=True)),
+        list(torch.autograd.grad(wanted @ slope, leaves, materialize_grads=True)),
+    )
+
+
+@pytest.mark.parametrize("rows_per_chunk", CHUNKS)
+@pytest.mark.parametrize("name", NAMES)
+def test_functions_asked_together_equal_those_asked_one_by_one(name: str, rows_per_chunk: int) -> None:
+    head, leaves, hidden = made = case(name)
+    got = head_rows(head, hidden(), TARGETS, FUNCTIONS, beside=BESIDE, rows_per_chunk=rows_per_chunk)
+    wanted = [FORMULAS[function](*distributions(made)) for function in FUNCTIONS]
+    assert_same([g.detach() for g in got], [w.detach() for w in wanted])
+    assert_same(
+        list(torch.autograd.grad(sum((g**2).sum() for g in got), leaves)),
+        list(torch.autograd.grad(sum((w**2).sum() for w in wanted), leaves)),
+    )
+
+
+def test_the_reference_stays_out_of_reach_of_gradients() -> None:
+    reference = Beside(LogitsHead(linear(seed=3)), random(ROWS, WIDTH, seed=9).requires_grad_())
+    head, _, hidden = case("plain")
+    results = head_rows(head, hidden(), TARGETS, FUNCTIONS, beside=reference)
+    sum(result.sum() for result in results).backward()
+    assert reference.hidden_ND.grad is None
+    assert reference.head.module.get_parameter("weight").grad is None
+
+
+@pytest.mark.parametrize("rows_per_chunk", CHUNKS)
+@pytest.mark.parametrize("factor", [1, -0.3])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_of_the_same_pass_equals_that_of_full_logits(name: str, factor: float, rows_per_chunk: int) -> None:
+    head, leaves, hidden = made = case(name)
+    weight = random(len(ID_M), seed=5)
+    chunks = [slice(i, min(i + rows_per_chunk, ROWS)) for i in range(0, ROWS, rows_per_chunk)]
+    loss, log_prob = head_loss(head, hidden(), TARGETS, lambda part, x: (weight[part] * x**2).sum(), chunks)
+    wanted = FORMULAS[LOG_PROB](*distributions(made))
+    assert_same([loss.detach(), log_prob], [(weight * wanted**2).sum().detach(), wanted.detach()])
+    assert not log_prob.requires_grad
+    assert_same(
+        list(torch.autograd.grad(factor * loss, leaves)),
+        list(torch.autograd.grad(factor * (weight * wanted**2).sum(), leaves)),
+    )
+
+
+MASKED = [2, 10, 11, 14]  # none of them a target but 2, of row 5
+ALLOWED = [v for v in range(VOCABULARY) if v not in MASKED]
+
+
+def masked_head(module: nn.Linear) -> LogitsHead:
+    return LogitsHead(module, lambda logits: logits.index_fill(-1, torch.tensor(MASKED), -math.inf))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS[:4], ids=lambda function: function.name)
+def test_a_masked_vocabulary_is_one_without_those_tokens(function: RowFunction) -> None:
+    """Values and gradients of logits at -inf are those of a head that lacks the masked rows."""
+    module, hidden_ND = linear(), random(ROWS, WIDTH, seed=7).requires_grad_()
+    leaves = [hidden_ND, module.weight]
+    kept = torch.tensor([token not in MASKED for token in ID_M.tolist()])
+    targets = Targets(ROW_M[kept], ID_M[kept])
+    beside = Beside(masked_head(BESIDE.head.module), BESIDE.hidden_ND)  # type: ignore[arg-type]
+    (got,) = head_rows(masked_head(module), hidden_ND, targets, [function], beside=beside, rows_per_chunk=4)
+
+    log_p = (hidden_ND @ module.weight[ALLOWED].T).log_softmax(-1)
+    log_q = (BESIDE.hidden_ND @ BESIDE.head.module.get_parameter("weight")[ALLOWED].T).log_softmax(-1)
+    wanted = {
+        LOG_PROB: lambda: log_p[targets.row_M, torch.tensor([ALLOWED.index(v) for v in targets.id_M.tolist()])],
+        ENTROPY: lambda: -(log_p.exp() * log_p).sum(-1),
+        KL_POLICY_REFERENCE: lambda: (log_p.exp() * (log_p - log_q)).sum(-1),
+        KL_REFERENCE_POLICY: lambda: (log_q.exp() * (log_q - log_p)).sum(-1),
+    }[function]()
+    assert_same([got.detach()], [wanted.detach()])
+    slope = random(len(wanted), seed=5)
+    assert_same(list(torch.autograd.grad(got @ slope, leaves)), list(torch.autograd.grad(wanted @ slope, leaves)))
+
+
+def test_a_masked_target_has_a_log_prob_of_minus_infinity() -> None:
+    (got,) = head_rows(masked_head(linear()), random(ROWS, WIDTH, seed=7), TARGETS)
+    assert torch.isneginf(got).tolist() == [token in MASKED for token in ID_M.tolist()]
+
+
+def test_kl_to_a_reference_that_lacks_a_token_is_infinite_in_one_direction_only() -> None:
+    beside = Beside(masked_head(BESIDE.head.module), BESIDE.hidden_ND)  # type: ignore[arg-type]
+    head, _, hidden = case("plain")
+    functions = [KL_POLICY_REFERENCE, KL_REFERENCE_POLICY]
+    ours, theirs = head_rows(head, hidden(), TARGETS, functions, beside=beside)
+    assert torch.isposinf(ours).all()
+    assert torch.isfinite(theirs).all()
+
+
+class LargestLogits(TorchDispatchMode):
+    """The most rows of any tensor made that has a vocabulary axis, the head's weight and its gradient aside."""
+
+    rows = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for out in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(out, Tensor) and VOCABULARY in out.shape and WIDTH not in out.shape:
+                self.rows = max(self.rows, out.numel() // VOCABULARY)
+        return result
+
+
+@pytest.mark.parametrize("functions", [[LOG_PROB], FUNCTIONS], ids=["log-probs", "all"])
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_never_exist_whole_in_either_pass(name: str, functions: list[RowFunction]) -> None:
+    head, leaves, hidden = case(name)
+    with LargestLogits() as largest:
+        results = head_rows(head, hidden(), TARGETS, functions, beside=BESIDE, rows_per_chunk=3)
+        torch.autograd.grad(sum(result.sum() for result in results), leaves)
+    assert largest.rows == 3
+    with LargestLogits() as largest:
+        chunks = [slice(0, 2), slice(2, 6), slice(6, ROWS)]
+        loss, _ = head_loss(head, hidden(), TARGETS, lambda _, x: x.sum(), chunks)
+        torch.autograd.grad(loss, leaves)
+    assert largest.rows == 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lower_precision_errs_at_most_twice_as_much_as_full_logits(dtype: torch.dtype, name: str) -> None:
+    """Weights in float32, matrix products in `dtype`."""
+    exact = case(name)
+    head = LogitsHead(
+        copy.deepcopy(exact.head.module).float(), exact.head.transform, None if dtype == torch.float32 else dtype
+    )
+    hidden_ND, slope = exact.hidden().detach().float().requires_grad_(), random(len(ID_M), seed=5).float()
+    leaves = [hidden_ND, *head.parameters]
+    exact_hidden = hidden_ND.detach().double().requires_grad_()
+    exact_head = LogitsHead(copy.deepcopy(head.module).double(), head.transform)
+
+    def results(log_prob: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+        return [log_prob.detach(), *torch.autograd.grad(log_prob @ slope.to(log_prob.dtype), leaves)]
+
+    fast = results(head_rows(head, hidden_ND, TARGETS, rows_per_chunk=4)[0], leaves)
+    plain = results(head(hidden_ND).log_softmax(-1)[ROW_M, ID_M], leaves)
+    truth = results(exact_head(exact_hidden).log_softmax(-1)[ROW_M, ID_M], [exact_hidden, *exact_head.parameters])
+    for got, same_type, wanted in zip(fast, plain, truth, strict=True):
+        rounding = torch.finfo(dtype).eps * wanted.norm()
+        assert (got - wanted).norm() <= 2 * (same_type - wanted).norm() + rounding
+
+
+def answers(*paths: tuple[list[int], list[int]]) -> list[TokenSequence]:
+    return [TokenSequence(np.array(prompt + answer, np.int32), len(prompt)) for prompt, answer in paths]
+
+
+def pairs(seed: int = 0, count: int = 6) -> list[TokenSequence]:
+    """Chosen and rejected of pairs, in turn; most pairs share one of two prompts."""
+    draw = np.random.default_rng(seed)
+    prompts = [draw.integers(0, 40, 5).tolist() for _ in range(2)]
+    return answers(*[(prompts[c // 2 % 2], draw.integers(0, 40, 3 + c % 4).tolist()) for c in range(2 * count)])
+
+
+def pair_loss(score_C: Tensor, present_C: Tensor) -> Tensor:
+    """The summed logistic loss of the pairs that are wholly present."""
+    both = present_C[::2] & present_C[1::2]
+    return -logsigmoid(0.3 * (score_C[::2] - score_C[1::2]))[both].sum()
+
+
+SLOPE_C = torch.linspace(-1, 2, 12, dtype=torch.float64)
+
+
+def linear_loss(score_C: Tensor, _: Tensor) -> Tensor:
+    return (SLOPE_C * score_C).sum()
+
+
+@pytest.mark.parametrize("shape", ["llama", "llama_tied", "gemma2"])
+@pytest.mark.parametrize(
+    ("loss_of_scores", "unit_C", "rows", "parts"),
+    [
+        (pair_loss, np.arange(12) // 2, 24, "several"),
+        (pair_loss, np.arange(12) // 2, 1000, "one"),
+        (pair_loss, np.zeros(12, np.int64), 2, "none"),
+        (linear_loss, None, 5, "several"),
+        (linear_loss, None, 1, "several"),
+    ],
+    ids=["pairs", "pairs in one chunk", "interleaved units", "linear", "linear by rows"],
+)
+def test_the_scorers_loss_equals_that_by_plain_autograd(
+    shape: str,
+    loss_of_scores: Callable[[Tensor, Tensor], Tensor],
+    unit_C: Ints | None,
+    rows: int,
+    parts: str,
+    tiny_model: Callable[..., PreTrainedModel],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scorer_module, "chunk_rows", lambda vocabulary: rows)
+    model, sequences = tiny_model(shape), pairs()
+    tree = PreparedTree(TokenTree.build(sequences))
+    chunks = tree.chunks(unit_C, rows)
+    assert {"none": chunks is None, "one": len(chunks or []) == 1, "several": len(chunks or []) > 1}[parts]
+
+    plain = in_plain_float64(copy.deepcopy(model))
+    wanted_C = completion_scores(plain, sequences)
+    wanted = loss_of_scores(wanted_C, torch.ones(12, dtype=torch.bool))
+    wanted.backward()
+    fast = Scorer(in_float64(model))
+    loss, score_C = fast.loss(tree, loss_of_scores, unit_C)
+    loss.backward()
+    assert_same([loss.detach(), score_C], [wanted.detach(), wanted_C.detach()])
+    assert not score_C.requires_grad
+    assert relative_difference(flat_gradient(model), flat_gradient(plain)) <= 1e-12
+
+
+def test_chunks_never_part_a_unit_and_hold_every_row_once() -> None:
+    tree, unit_C = PreparedTree(TokenTree.build(pairs(count=20))), np.arange(40) // 2
+    for rows in (1, 8, 20, 60, 1000):
+        chunks = tree.chunks(unit_C, rows)
+        if chunks is None:
+            continue
+        assert [row for chunk in chunks for row in range(chunk.start, chunk.stop)] == list(range(len(tree.row_N)))
+        edge_row = tree.target_row_M[tree.edge_target_E]
+        for unit in range(20):
+            rows_of_unit = edge_row[torch.from_numpy(unit_C)[tree.edge_completion_E] == unit]
+            assert sum(bool(((rows_of_unit >= c.start) & (rows_of_unit < c.stop)).any()) for c in chunks) == 1
+
+
+def test_a_pair_keeps_its_loss_where_one_of_its_answers_has_no_scored_token(
+    tiny_model: Callable[..., PreTrainedModel],
+) -> None:
+    """Its log-prob is then 0 (an empty sum), and the pair's loss that of the other answer."""
+    unscored = TokenSequence(np.array([1, 2, 3], np.int32), 2, np.zeros(1, np.float32))
+    scored = TokenSequence(np.array([1, 2, 4], np.int32), 2)
+    tree = PreparedTree(TokenTree.build([unscored, scored]))
+    loss, score_C = Scorer(tiny_model("llama")).loss(tree, pair_loss, np.array([0, 0]))
+    assert score_C[0] == 0
+    torch.testing.assert_close(loss.detach(), -logsigmoid(-0.3 * score_C[1]))
