@@ -58,7 +58,7 @@ def run(rows: list[dict[str, list[int]]], given: argparse.Namespace) -> dict[str
     dpo, options = objective("dpo"), resolve_options("dpo", {"beta": 0.1})
     cuts = [pairs[i : i + given.batch] for i in range(0, given.batch * given.steps, given.batch)]
     batches = made_ahead(
-        iter(cuts), lambda cut: pair_batch(cut, node_budget=given.node_budget, device=policy.device)
+        iter(cuts), lambda cut: pair_batch(cut, node_budget=given.node_budget, device=policy.device, node_multiple=policy.node_multiple)
     )
     steps = []
     for batch in batches:

@@ -56,11 +56,14 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture
 def tiny_model() -> Callable[..., PreTrainedModel]:
-    """Makes a seeded two-layer model of a shape in `TINY`, with weights so large that attention is far from even."""
+    """Makes a seeded two-layer model of a shape in `TINY`, with weights so large that attention is far from even.
+
+    `spread` is their standard deviation; rounding errors grow with it.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    def make(shape: str, *, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    def make(shape: str, *, seed: int = 0, spread: float = 0.3, **changes: Any) -> PreTrainedModel:
         kind, settings = TINY[shape]
         special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
         config = AutoConfig.for_model(kind, **settings | special | changes)
@@ -70,7 +73,7 @@ def tiny_model() -> Callable[..., PreTrainedModel]:
             with torch.no_grad():
                 for parameter in model.parameters():
                     if parameter.ndim > 1:
-                        parameter.normal_(0, 0.3)
+                        parameter.normal_(0, spread)
                     else:
                         parameter.add_(0.1 * torch.randn_like(parameter))
         return model

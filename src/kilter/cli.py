@@ -8,7 +8,9 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from rich.console import Console
 
+from kilter.demo.config import DemoConfig
 from kilter.errors import KilterError
+from kilter.measure.config import ScoreConfig
 from kilter.train.config import AlignConfig, SftConfig
 
 app = App(
@@ -38,6 +40,28 @@ def sft(*, config: Annotated[SftConfig, Parameter(name="*")]) -> None:
     from kilter.train.sft import sft
 
     sft(config)
+
+
+@app.command
+def score(*, config: Annotated[ScoreConfig, Parameter(name="*")]) -> None:
+    """Score preference pairs under a model, and against a reference."""
+    from kilter.train.machine import settle
+
+    settle(config.device)
+    from kilter.measure.score import score
+
+    score(config)
+
+
+@app.command
+def demo(*, config: Annotated[DemoConfig | None, Parameter(name="*")] = None) -> None:
+    """Train and align a small model in a world where the best possible result is known exactly."""
+    from kilter.train.machine import settle
+
+    settle()
+    from kilter.demo.wind_tunnel import demo
+
+    demo(config or DemoConfig())
 
 
 def main() -> None:

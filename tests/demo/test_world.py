@@ -4,9 +4,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kilter.data.records import Demonstration, Origin
+from kilter.data.records import Demonstration, Origin, Pair
 from kilter.demo.world import STRENGTH, TONE, TONE_WORDS, TOPICS, Question, World, restaurant
-from kilter.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -14,18 +13,14 @@ def world():
     return restaurant()
 
 
-def tiny(*rewards, probability=None):
+ORIGIN = Origin("by hand", 1)
+
+
+def tiny(*rewards):
     """One prompt, one sentence for each reward."""
     sentences = tuple(f" Answer {letter}." for letter in "abcdefgh"[: len(rewards)])
-    probability = np.full(len(rewards), 1 / len(rewards)) if probability is None else np.array(probability)
+    probability = np.full(len(rewards), 1 / len(rewards))
     return World((Question("Well?", 1.0, sentences, probability, np.array(rewards)),), -9.0)
-
-
-def brute_force_ceiling(probability, reward, scale=1.0):
-    pairs = [(a, b) for a in range(len(reward)) for b in range(len(reward)) if a != b]
-    weights = [probability[a] * probability[b] for a, b in pairs]
-    wins = [1 / (1 + np.exp(-scale * (reward[a] - reward[b]))) for a, b in pairs]
-    return np.average([max(win, 1 - win) for win in wins], weights=weights)
 
 
 def read_tone(sentence):
@@ -54,7 +49,7 @@ def test_the_sentences_of_each_prompt_are_certain_together_and_possible_each(wor
 
 def test_the_probability_of_a_sentence_is_the_product_of_its_choices(world):
     index = world.sentences(0).index(" The soup was very tasty.")
-    opener, degree, word, end = (1 / 2) / (25 / 12), (1 / 2) / (11 / 6), 1 / sum(1 / np.arange(1, 17)), 6 / 11
+    opener, degree, word, end = (1 / 2) / (25 / 12), (1 / 2) / (11 / 6), 1 / sum(1 / np.arange(1, 17)), 1 / 2
     assert world.probability(0)[index] == pytest.approx(opener * degree * word * end)
 
 
@@ -69,8 +64,8 @@ def test_the_reward_of_a_sentence_is_what_its_tone_words_say(world):
         (" It was tasty.", 0.5),
         (" It was not tasty.", -0.5),
         (" It was a little salty.", -0.25),
-        (" The broth seemed truly heavenly, but the service was slow.", 1.0),
-        (" Every spoonful was truly awful, and the wine was vile.", -2.5),
+        (" The broth seemed truly heavenly, while the service was slow.", 1.0),
+        (" Every spoonful was truly awful, while the wine was vile.", -2.5),
     ],
 )
 def test_the_reward_of_a_remark_about_soup(world, sentence, reward):
@@ -81,15 +76,6 @@ def test_anything_off_the_grammar_is_worse_than_the_worst_sentence(world):
     rewards = np.concatenate([world.reward(index) for index in range(len(world.prompts))])
     assert world.off_grammar_reward < rewards.min() == -2.5
     assert rewards.max() == 2.5
-
-
-def test_and_joins_tones_that_agree_and_but_tones_that_differ(world):
-    for index in range(len(world.prompts)):
-        for sentence in world.sentences(index):
-            first, comma, aside = sentence.partition(",")
-            if comma:
-                agree = read_tone(first) * read_tone(aside) > 0
-                assert aside.startswith(" and the " if agree else " but the ")
 
 
 def test_every_tone_word_has_one_tone():
@@ -135,96 +121,58 @@ def test_text_is_drawn_as_often_as_its_probability_says(world):
 def test_the_same_seed_draws_the_same_rows_and_another_seed_others(world):
     assert world.sample_text(50, seed=3) == world.sample_text(50, seed=3)
     assert world.sample_text(50, seed=3) != world.sample_text(50, seed=4)
-    assert world.sample_pairs(50, seed=3) == world.sample_pairs(50, seed=3)
-    assert world.sample_pairs(50, seed=3) != world.sample_pairs(50, seed=4)
 
 
 def test_rows_know_the_line_they_were_drawn_as(world):
     first = world.sample_text(2, seed=0)[0]
     assert isinstance(first, Demonstration)
     assert first.origin == Origin("kilter demo", 1)
-    assert [pair.origin.line for pair in world.sample_pairs(3, seed=0)] == [1, 2, 3]
 
 
-def test_no_pairs_is_an_empty_list(world):
+def test_no_text_is_an_empty_list(world):
     assert world.sample_text(0, seed=0) == []
-    assert world.sample_pairs(0, seed=0) == []
+    assert world.label([], seed=0) == []
 
 
-def test_the_two_answers_of_a_pair_differ_and_answer_its_prompt(world):
-    answers = {prompt: set(world.sentences(index)) for index, prompt in enumerate(world.prompts)}
-    for pair in world.sample_pairs(2_000, seed=0):
-        assert pair.chosen != pair.rejected
-        assert {pair.chosen, pair.rejected} <= answers[pair.prompt]
-
-
-@pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_the_better_answer_is_chosen_as_often_as_bradley_and_terry_say(scale):
-    world, count = tiny(1.0, 0.0), 20_000
-    wins = np.mean([pair.chosen == " Answer a." for pair in world.sample_pairs(count, seed=0, scale=scale)])
-    expected = 1 / (1 + np.exp(-scale))
+@pytest.mark.parametrize("gap", [1.0, 3.0, -2.0])
+def test_the_better_answer_is_chosen_as_often_as_bradley_and_terry_say(gap):
+    world, count = tiny(gap, 0.0), 20_000
+    pairs = world.label([(world.prompts[0], " Answer a.", " Answer b.")] * count, seed=0)
+    wins = np.mean([pair.chosen == " Answer a." for pair in pairs])
+    expected = 1 / (1 + np.exp(-gap))
     assert abs(wins - expected) < 4 * np.sqrt(expected * (1 - expected) / count)
+    assert {pair.rejected for pair in pairs} == {" Answer a.", " Answer b."}
+    assert [pair.origin.line for pair in pairs[:3]] == [1, 2, 3]
 
 
-def test_pairs_are_two_independent_draws_given_that_they_differ():
-    world, count = tiny(0.0, 0.0, 0.0, probability=[0.6, 0.3, 0.1]), 20_000
-    pairs = Counter(frozenset((pair.chosen, pair.rejected)) for pair in world.sample_pairs(count, seed=0))
-    expected = 0.6 * 0.3 / (0.6 * 0.3 + 0.6 * 0.1 + 0.3 * 0.1)
-    share = pairs[frozenset((" Answer a.", " Answer b."))] / count
-    assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / count)
+def test_the_same_seed_gives_the_same_labels_and_another_seed_others():
+    world = tiny(0.0, 0.0)
+    answers = [(world.prompts[0], " Answer a.", " Answer b.")] * 50
+    assert world.label(answers, seed=3) == world.label(answers, seed=3)
+    assert world.label(answers, seed=3) != world.label(answers, seed=4)
 
 
-def test_pairs_come_from_the_given_distributions_whatever_their_sum():
-    world = tiny(0.0, 1.0, 2.0)
-    pairs = world.sample_pairs(100, seed=0, distributions=[np.array([0.1, 0.0, 0.3])])
-    assert {text for pair in pairs for text in (pair.chosen, pair.rejected)} == {" Answer a.", " Answer c."}
+def test_an_answer_off_the_grammar_has_the_stated_reward(world):
+    assert world.reward_of(world.prompts[0], " Soup soup soup.") == world.off_grammar_reward
+    assert world.reward_of(world.prompts[1], world.sentences(1)[7]) == world.reward(1)[7]
 
 
-def test_the_ceiling_of_two_answers_is_the_sigmoid_of_their_difference():
-    assert tiny(0.0, np.log(3)).label_ceiling() == pytest.approx(0.75)
-    assert tiny(0.0, np.log(3)).label_ceiling(scale=2.0) == pytest.approx(0.9)
-
-
-def test_the_ceiling_of_equal_rewards_is_one_half():
-    assert tiny(2.0, 2.0, 2.0).label_ceiling() == pytest.approx(0.5)
-
-
-def test_the_ceiling_equals_the_average_over_every_pair():
-    rewards, probability = [0.5, -1.0, 0.5, 2.0, 0.0], np.array([0.4, 0.1, 0.2, 0.25, 0.05])
-    world = tiny(*rewards)
-    assert world.label_ceiling() == pytest.approx(brute_force_ceiling(np.ones(5), rewards), rel=1e-14)
-    on_policy = world.label_ceiling(scale=2.0, distributions=[0.9 * probability])
-    assert on_policy == pytest.approx(brute_force_ceiling(probability, rewards, scale=2.0), rel=1e-14)
+def test_the_ceiling_is_the_mean_sigmoid_of_the_differences():
+    world = tiny(0.0, float(np.log(3)))
+    (prompt,) = world.prompts
+    clear, tie = Pair(prompt, " Answer a.", " Answer b.", ORIGIN), Pair(prompt, " Answer a.", " Answer a.", ORIGIN)
+    assert world.ceiling([clear]) == pytest.approx(0.75)
+    assert world.ceiling([tie]) == pytest.approx(0.5)
+    assert world.ceiling([clear, tie]) == pytest.approx(0.625)
 
 
 def test_the_true_reward_is_right_about_labels_as_often_as_the_ceiling_says(world):
-    reward = {
-        (prompt, sentence): value
-        for index, prompt in enumerate(world.prompts)
-        for sentence, value in zip(world.sentences(index), world.reward(index), strict=True)
-    }
-    pairs = world.sample_pairs(20_000, seed=1)
-    margins = [reward[pair.prompt, pair.chosen] - reward[pair.prompt, pair.rejected] for pair in pairs]
+    text = world.sample_text(40_000, seed=1)
+    by_prompt = {prompt: [row.completion for row in text if row.prompt == prompt] for prompt in world.prompts}
+    answers = [(q, a, b) for q, rows in by_prompt.items() for a, b in zip(rows[::2], rows[1::2], strict=False)]
+    pairs = world.label(answers, seed=1)
+    margins = [world.reward_of(p.prompt, p.chosen) - world.reward_of(p.prompt, p.rejected) for p in pairs]
     accuracy = np.mean((np.sign(margins) + 1) / 2)
-    ceiling = world.label_ceiling()
+    ceiling = world.ceiling(pairs)
     assert abs(accuracy - ceiling) < 4 * np.sqrt(ceiling * (1 - ceiling) / len(pairs))
     assert 0.65 < ceiling < 0.8
-
-
-@pytest.mark.parametrize(
-    ("distributions", "message"),
-    [
-        ([], "got 0 distributions"),
-        ([np.ones(3)], r"got shape \(3,\), wanted \(2,\)"),
-        ([np.log([0.5, 0.5])], "not their logs"),
-        ([np.array([np.nan, 1.0])], "not finite"),
-        ([np.zeros(2)], "all 0"),
-        ([np.array([1.0, 0.0])], "the same 100.00% of the time"),
-    ],
-)
-def test_distributions_that_give_no_pairs_are_refused(distributions, message):
-    world = tiny(0.0, 1.0)
-    with pytest.raises(DataError, match=message):
-        world.sample_pairs(1, seed=0, distributions=distributions)
-    with pytest.raises(DataError, match=message):
-        world.label_ceiling(distributions=distributions)

@@ -162,6 +162,40 @@ def test_separate_sequences_of_a_mamba_have_the_gradients_of_its_own_forward(tin
     assert relative_difference(flat_gradient(model), flat_gradient(by_itself)) <= 1e-6
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_activation_checkpointing_does_not_change_the_gradient(shape: str, tiny_model: MakeModel) -> None:
+    """The tree must reach the attention again where it is recomputed in backward."""
+    dropout = dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0) if shape == "gpt2" else {}
+    gradients = []
+    for checkpointing in (False, True):
+        model = tiny_model(shape, **dropout).train()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        (scores(Scorer(model), tree()).double() @ SLOPE).backward()
+        gradients.append(flat_gradient(model))
+    assert relative_difference(*gradients) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4},
+        {"rope_type": "dynamic", "factor": 4.0},
+    ],
+    ids=lambda rope: str(rope["rope_type"]),
+)
+def test_positions_that_depend_on_the_length_of_the_call_are_those_of_each_sequence_alone(
+    rope: dict[str, object], tiny_model: MakeModel
+) -> None:
+    """Sequences here are shorter and longer than the 12 tokens at which these frequencies change."""
+    length = {"rope_theta": 10000.0, "original_max_position_embeddings": 12}
+    model = tiny_model("llama", rope_parameters=rope | length, max_position_embeddings=12)
+    with torch.no_grad():
+        own = torch.cat([completion_scores(copy.deepcopy(model), [s]) for s in SEQUENCES])
+        got = scores(Scorer(model), tree())
+    assert (got - own).abs().max() <= 1e-5 * own.abs().max()
+
+
 def test_asking_a_tree_of_mamba_is_refused(tiny_model: MakeModel) -> None:
     with pytest.raises(ModelError, match="mamba models cannot be scored as a tree"):
         Scorer(tiny_model("mamba"), path="tree")

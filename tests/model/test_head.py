@@ -107,7 +107,7 @@ def test_log_prob_entropy_and_kl_of_one_row_are_those_worked_out_by_hand() -> No
     """Logits (0, log 3) against (0, 0): p = (1/4, 3/4), q = (1/2, 1/2)."""
     head = LogitsHead(nn.Linear(1, 2, bias=False, dtype=torch.float64))
     with torch.no_grad():
-        head.module.get_parameter("weight").copy_(torch.tensor([[0.0], [math.log(3)]]))
+        head.module.get_parameter("weight").copy_(torch.tensor([[0.0], [math.log(3)]], dtype=torch.float64))
     one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     targets = Targets(torch.tensor([0, 0]), torch.tensor([0, 1]))
     results = head_rows(head, one, targets, FUNCTIONS, beside=Beside(head, zero))
@@ -363,3 +363,17 @@ def test_a_pair_keeps_its_loss_where_one_of_its_answers_has_no_scored_token(
     loss, score_C = Scorer(tiny_model("llama")).loss(tree, pair_loss, np.array([0, 0]))
     assert score_C[0] == 0
     torch.testing.assert_close(loss.detach(), -logsigmoid(-0.3 * score_C[1]))
+
+
+@pytest.mark.parametrize("unit_C", [np.array([0, 0]), None], ids=["pairs", "linear"])
+def test_a_tree_without_scored_tokens_has_empty_rows_and_sums_of_zero(
+    unit_C: Ints | None, tiny_model: Callable[..., PreTrainedModel]
+) -> None:
+    """A micro-batch may hold nothing but such completions."""
+    ids, scorer = np.array([1, 2, 3], np.int32), Scorer(tiny_model("llama"))
+    tree = PreparedTree(TokenTree.build([TokenSequence(ids, 2, np.zeros(1, np.float32))] * 2))
+    (log_prob,) = scorer(tree)
+    assert log_prob.shape == (0,)
+    loss, score_C = scorer.loss(tree, pair_loss if unit_C is not None else lambda s, _: s.sum(), unit_C)
+    assert score_C.tolist() == [0, 0]
+    assert float(loss.detach()) == pytest.approx(0 if unit_C is None else math.log(2))

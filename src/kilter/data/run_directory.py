@@ -135,6 +135,22 @@ def staged(path: str | PathLike[str]) -> Iterator[Path]:
             raise
 
 
+@contextmanager
+def staged_file(path: Path) -> Iterator[Path]:
+    """The same for one file: yield a path to write, which replaces `path` when the block succeeds."""
+    staging = _sibling(path)
+    with _run_error(path):
+        try:
+            yield staging
+            _fsync(staging)
+            staging.replace(path)
+            _fsync(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                staging.unlink()
+            raise
+
+
 def sha256_of(path: str | PathLike[str]) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with _run_error(Path(path)), Path(path).open("rb") as file:
@@ -172,17 +188,8 @@ def _is_staging(path: Path) -> bool:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    staging = _sibling(path)
-    with _run_error(path):
-        try:
-            staging.write_bytes(_encoded(text, path))
-            _fsync(staging)
-            staging.replace(path)
-            _fsync(path.parent)
-        except BaseException:
-            with suppress(OSError):
-                staging.unlink()
-            raise
+    with staged_file(path) as staging:
+        staging.write_bytes(_encoded(text, path))
 
 
 def _encoded(text: str, path: Path) -> bytes:

@@ -2,40 +2,38 @@
 
 A guest is asked about one of eight things and answers in a sentence:
 
-    answer   ->  first "."  |  first ", and" aside "."  |  first ", but" aside "."
+    answer   ->  first "."  |  first ", while" aside "."
     first    ->  opener degree word           "The broth seemed a little salty"
     aside    ->  "the" noun "was" word        "the service was friendly"
 
-Every list below stands commonest first, and the k-th choice of a list is 1/k as likely as the first. "And"
-joins an aside whose tone has the sign of what went before, "but" one of opposite sign; among the asides that
-fit, the odds are those of the lists. An answer's true reward is the sum of its tone words' values, each times
-the strength of the degree before it.
+Every list below stands commonest first, and the k-th choice of a list is 1/k as likely as the first. An answer's
+true reward is the sum of its tone words' values, each times the strength of the degree before it.
 """
 
-# S sentences that answer one prompt, P pairs, N draws, R distinct rewards
+# S sentences that answer one prompt, N draws
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kilter.data.records import Demonstration, Origin, Pair
-from kilter.errors import DataError
 
 Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.int64]
 Choice = TypeVar("Choice")
 
 SOURCE = "kilter demo"
-MOST_AGREEMENT = 0.99  # pairs of equal answers are drawn again: a hundred times on average, at worst
 OFF_GRAMMAR_REWARD = -3.0  # the worst sentence is worth -2.5
 
-JOINS = (".", "and", "but")
+ASIDES = 0.5  # the share of answers that have an aside
 
 STRENGTH = {"": 1.0, "very": 1.5, "truly": 1.5, "a little": 0.5, "not": -1.0}
 
@@ -199,56 +197,42 @@ class World:
             for line, (question, answer) in enumerate(zip(asked_N, answer_N, strict=True), start=1)
         ]
 
-    def sample_pairs(
-        self,
-        count: int,
-        seed: int,
-        *,
-        scale: float = 1.0,
-        distributions: Sequence[Floats] | None = None,
-    ) -> list[Pair]:
-        """Draw prompts and two different answers to each, labelled as Bradley and Terry would.
+    def reward_of(self, prompt: str, answer: str) -> float:
+        """The true reward of any text as an answer to a prompt."""
+        return self._rewards[prompt].get(answer, self.off_grammar_reward)
 
-        Answer a is preferred to b with probability sigmoid(scale * (reward(a) - reward(b))). Both are drawn
-        independently, given that they differ, from the world or from `distributions`: for each prompt an
-        array of shape (S,), such as a model's probabilities of the sentences, here rescaled to sum to 1 (what
-        is off the grammar is left out).
-
-        Raises DataError for distributions of another shape, or that hardly ever give two different answers.
-        """
+    def label(self, answers: Iterable[tuple[str, str, str]], seed: int) -> list[Pair]:
+        """Label (prompt, a, b) as Bradley and Terry would: a is preferred with probability
+        sigmoid(reward(a) - reward(b))."""
         rng = np.random.default_rng(seed)
-        answers = self._pair_distributions(distributions)
-        prompt_P = rng.choice(len(self.questions), size=count, p=self.prompt_probability)
-        asked_P = [self.questions[prompt] for prompt in prompt_P]
-        a_P, b_P = _draw(prompt_P, answers, rng), _draw(prompt_P, answers, rng)
-        while (same_P := a_P == b_P).any():
-            a_P[same_P], b_P[same_P] = (_draw(prompt_P[same_P], answers, rng) for _ in "ab")
-        margin_P = [asked.reward[a] - asked.reward[b] for asked, a, b in zip(asked_P, a_P, b_P, strict=True)]
-        a_wins_P = rng.random(count) < _sigmoid(scale * np.array(margin_P))
-        chosen_P, rejected_P = np.where(a_wins_P, (a_P, b_P), (b_P, a_P))
-        rows = zip(asked_P, chosen_P, rejected_P, strict=True)
-        return [
-            Pair(asked.prompt, asked.sentences[chosen], asked.sentences[rejected], Origin(SOURCE, line))
-            for line, (asked, chosen, rejected) in enumerate(rows, start=1)
-        ]
+        pairs = []
+        for line, (prompt, a, b) in enumerate(answers, start=1):
+            a_wins = rng.random() < _sigmoid(self.reward_of(prompt, a) - self.reward_of(prompt, b))
+            pairs.append(Pair(prompt, *((a, b) if a_wins else (b, a)), Origin(SOURCE, line)))
+        return pairs
 
-    def label_ceiling(self, *, scale: float = 1.0, distributions: Sequence[Floats] | None = None) -> float:
-        """The expected accuracy of the true reward on the labels of `sample_pairs`: nothing has more.
+    def ceiling(self, pairs: Iterable[Pair]) -> float:
+        """The expected accuracy of the true reward on pairs that were labelled so: E[sigmoid(|difference|)].
 
-        Exact: E[sigmoid(|scale * (reward(a) - reward(b))|)] over the pairs as drawn; a tie counts one half.
+        Nothing has more, however good: the rest is the noise of the labels. A tie counts one half.
         """
-        ceilings = [
-            _pair_ceiling(probability_S, scale * self.reward(index))
-            for index, probability_S in enumerate(self._pair_distributions(distributions))
-        ]
-        return float(np.dot(self.prompt_probability, ceilings))
+        return float(
+            np.mean(
+                [
+                    _sigmoid(
+                        abs(
+                            self.reward_of(str(p.prompt), str(p.chosen))
+                            - self.reward_of(str(p.prompt), str(p.rejected))
+                        )
+                    )
+                    for p in pairs
+                ]
+            )
+        )
 
-    def _pair_distributions(self, given: Sequence[Floats] | None) -> list[Floats]:
-        if given is None:
-            given = [question.probability for question in self.questions]
-        if len(given) != len(self.questions):
-            raise DataError(f"got {len(given)} distributions; pass one for each of {len(self.questions)} prompts")
-        return list(map(_rescaled, given, self.questions))
+    @cached_property
+    def _rewards(self) -> dict[str, dict[str, float]]:
+        return {q.prompt: dict(zip(q.sentences, q.reward.tolist(), strict=True)) for q in self.questions}
 
 
 def restaurant() -> World:
@@ -269,15 +253,10 @@ def _question(topic: Topic, share: float) -> Question:
 def _answers(topic: Topic) -> Iterator[Remark]:
     asides = list(_asides(topic))
     for first in _firsts(topic):
-        for join, share in _zipf(JOINS):
-            if join == ".":
-                yield Remark(f" {first.text}.", first.probability * share, first.tone)
-                continue
-            fitting = [aside for aside in asides if (aside.tone * first.tone > 0) == (join == "and")]
-            rescale = share / sum(aside.probability for aside in fitting)
-            for aside in fitting:
-                text = f" {first.text}, {join} {aside.text}."
-                yield Remark(text, first.probability * aside.probability * rescale, first.tone + aside.tone)
+        yield Remark(f" {first.text}.", first.probability * (1 - ASIDES), first.tone)
+        for aside in asides:
+            text = f" {first.text}, while {aside.text}."
+            yield Remark(text, first.probability * aside.probability * ASIDES, first.tone + aside.tone)
 
 
 def _firsts(topic: Topic) -> Iterator[Remark]:
@@ -309,27 +288,5 @@ def _draw(prompt_N: Indices, distributions: Sequence[Floats], rng: np.random.Gen
     return answer_N
 
 
-def _rescaled(weight_S: Floats, question: Question) -> Floats:
-    """Weights of a prompt's sentences as probabilities, refused where no pair could be drawn with them."""
-    where, got, wanted = repr(question.prompt), np.shape(weight_S), question.probability.shape
-    if got != wanted:
-        raise DataError(f"{where}: got shape {got}, wanted {wanted}; pass a probability for each sentence")
-    if not (np.isfinite(weight_S).all() and (weight_S >= 0).all() and weight_S.any()):
-        raise DataError(f"{where}: got values negative, not finite or all 0; pass probabilities, not their logs")
-    probability_S: Floats = weight_S / weight_S.sum()
-    if (same := np.square(probability_S).sum()) > MOST_AGREEMENT:
-        raise DataError(f"{where}: two answers are the same {same:.2%} of the time; pass a wider distribution")
-    return probability_S
-
-
-def _pair_ceiling(probability_S: Floats, reward_S: Floats) -> float:
-    """E[sigmoid(|reward(a) - reward(b)|)] for independent a and b that differ."""
-    reward_R, rank_S = np.unique(reward_S, return_inverse=True)
-    mass_R = np.bincount(rank_S, weights=probability_S)
-    any_two = mass_R @ _sigmoid(np.abs(reward_R[:, None] - reward_R)) @ mass_R
-    same = np.square(probability_S).sum()
-    return float((any_two - same / 2) / (1 - same))
-
-
-def _sigmoid(x: Floats) -> Floats:
-    return 0.5 + 0.5 * np.tanh(x / 2)  # exp(-x) would overflow
+def _sigmoid(x: float) -> float:
+    return 0.5 + 0.5 * math.tanh(x / 2)  # exp(-x) would overflow

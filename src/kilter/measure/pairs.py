@@ -90,7 +90,7 @@ def score_pairs(
     sums = np.zeros((len(functions), 2 * len(pairs)))
     tokens = np.zeros(2 * len(pairs))
     for micro in pack([(pair.chosen, pair.rejected) for pair in pairs], node_budget=node_budget).micro_batches:
-        tree = PreparedTree(micro.tree, policy.device)
+        tree = PreparedTree(micro.tree.padded(policy.node_multiple), policy.device)
         with torch.no_grad():
             values = policy(tree, functions, reference=reference)
         for row, function, value in zip(sums, functions, values, strict=True):

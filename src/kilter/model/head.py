@@ -20,6 +20,9 @@ from kilter import divergence
 # Rows of logits worked on at a time: as many as make about this many logits, so that they stay in cache.
 CHUNK_LOGITS = 1 << 24
 
+# The CPU's bfloat16 products are compiled anew for each number of rows; few sizes keep that compilation rare.
+SHAPE_MULTIPLE = 64
+
 
 class Targets(NamedTuple):
     """The tokens whose log-probs are wanted: `id_M` in row `row_M`, sorted by row."""
@@ -210,11 +213,15 @@ class _LinearLogProb:
     def __init__(self, linear: nn.Linear, dtype: torch.dtype | None) -> None:
         self.linear = linear
         self.weight_VD = linear.weight.detach().to(dtype or linear.weight.dtype)
+        self.exact = self.weight_VD.dtype != torch.bfloat16
         self.sum_VD: Tensor | None = None
         self.picked: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, hidden_ND: Tensor, rows: slice, targets: Targets, graph: bool) -> tuple[Tensor, ...]:
-        self.hidden, self.targets = hidden_ND[rows].detach().to(self.weight_VD.dtype), targets
+        hidden = hidden_ND[rows].detach().to(self.weight_VD.dtype)
+        self.rows, self.targets = len(hidden), targets
+        # Rows of zeros, with gradients of zero: see SHAPE_MULTIPLE.
+        self.hidden = hidden if self.exact else nn.functional.pad(hidden, (0, 0, 0, -len(hidden) % SHAPE_MULTIPLE))
         logits = torch.mm(self.hidden, self.weight_VD.T)
         type_ = torch.float64 if logits.dtype == torch.float64 else torch.float32
         self.log_p = torch.log_softmax(logits, -1, dtype=type_)
@@ -232,7 +239,7 @@ class _LinearLogProb:
             self.sum_VD = torch.mm(p.T, weighted) if self.sum_VD is None else self.sum_VD.addmm_(p.T, weighted)
             self.picked.append((id_M, hidden[row_M] * grad_M[:, None]))
         grad_hidden = torch.mm(p, weight).to(grad_M.dtype).mul_(-grad_N[:, None])
-        return grad_hidden.index_add_(0, row_M, weight[id_M] * grad_M[:, None])
+        return grad_hidden.index_add_(0, row_M, weight[id_M] * grad_M[:, None])[: self.rows]
 
     def finish(self) -> list[Tensor]:
         sums = []

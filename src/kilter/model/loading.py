@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
 
-from kilter.errors import ModelError
+from kilter.errors import ConfigError, ModelError
 from kilter.model.proof import ensure_proven
 from kilter.model.scorer import Scorer
 
@@ -25,9 +28,10 @@ def load_model(name: str, device: torch.device | str = "cpu") -> PreTrainedModel
     Raises ModelError where there is none. Code that comes with a model is never run.
     """
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            _existing(name, "config.json"), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
+        with _no_bar_for_a_directory(name):
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                _existing(name, "config.json"), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{name} could not be loaded as a causal language model: {_first_line(error)}") from error
     return model.to(device).eval()  # type: ignore[arg-type]
@@ -59,6 +63,22 @@ def load_scorer(
     return Scorer(model, autocast=AUTOCAST[precision])
 
 
+def check_same_vocabulary(policy: Scorer, reference: Scorer) -> None:
+    """Raises ConfigError where two models' token ids cannot mean the same."""
+    ours, theirs = policy.head.vocabulary, reference.head.vocabulary
+    if ours != theirs:
+        raise ConfigError(
+            f"the model has a vocabulary of {ours:,} and the reference of {theirs:,}; "
+            "their token ids must mean the same, so choose a reference with the model's tokenizer"
+        )
+
+
+def longest_sequence(scorer: Scorer, max_length: int | None, node_budget: int) -> int:
+    """The longest sequence that the user, the model's positions and the node budget all allow."""
+    positions = getattr(scorer.model.config, "max_position_embeddings", None)
+    return min(limit for limit in (max_length, positions, node_budget) if limit is not None)
+
+
 def copy_of(scorer: Scorer) -> Scorer:
     """Another scorer with the same weights, in memory of its own, by the same path."""
     return copy.deepcopy(scorer)
@@ -75,6 +95,19 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError("no GPU is visible to PyTorch; use --device cpu, or install a CUDA build of torch")
     return device
+
+
+@contextmanager
+def _no_bar_for_a_directory(name: str) -> Iterator[None]:
+    """Reading a local file takes a moment; only a download deserves a progress bar."""
+    quiet = Path(name).is_dir() and logging.is_progress_bar_enabled()
+    if quiet:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if quiet:
+            logging.enable_progress_bar()
 
 
 def _existing(name: str, needed: str) -> str:

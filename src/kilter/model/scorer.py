@@ -15,8 +15,10 @@ from transformers import PreTrainedModel
 from kilter.errors import ModelError
 from kilter.model.architectures import Path, architecture_of
 from kilter.model.attention import use_tree_attention
+from kilter.model.autocast import keep_weights_cast, share_casts
 from kilter.model.head import (
     LOG_PROB,
+    SHAPE_MULTIPLE,
     Beside,
     LogitsHead,
     RowFunction,
@@ -49,23 +51,28 @@ class Scorer(nn.Module):
             if self.architecture.path != "tree":
                 raise ModelError(f"{model.config.model_type} models cannot be scored as a tree; use path='separate'")
             use_tree_attention(model)
+        if autocast is not None:
+            share_casts(model.base_model, autocast)
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def node_multiple(self) -> int:
+        """Trees whose nodes are a multiple of this run faster: products and kernels are compiled for each size."""
+        if self.path == "separate":
+            return 1
+        return SHAPE_MULTIPLE if self.autocast is not None or self.device.type != "cpu" else 1
+
     def frozen(self) -> Scorer:
         """This scorer with its parameters out of reach of gradients: a reference.
 
-        Under autocast its linear weights are then kept in the type of the products, as nothing will update them: the
-        same numbers without a cast each time, in half the memory.
+        Under autocast its linear weights are then kept in the type of the products: the same numbers in less memory.
         """
         self.requires_grad_(False)
         if self.autocast is not None:
-            head = self.model.get_output_embeddings()
-            for module in self.model.modules():
-                if type(module) is nn.Linear and module is not head:
-                    module.to(self.autocast)
+            keep_weights_cast(self.model, self.autocast, self.model.get_output_embeddings())
         return self
 
     @property

@@ -6,7 +6,7 @@ Axes: T nodes, E edges, C completions, S sequences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -82,6 +82,19 @@ class TokenTree:
 
     def __len__(self) -> int:
         return len(self.ids_T)
+
+    def padded(self, multiple: int) -> TokenTree:
+        """This tree with one more root, of unscored tokens, that brings its nodes to a multiple."""
+        nodes, extra = len(self), -len(self) % multiple
+        chain = np.arange(extra)
+        return replace(
+            self,
+            ids_T=np.concatenate([self.ids_T, np.zeros(extra, np.int32)]),
+            parent_T=np.concatenate([self.parent_T, np.where(chain > 0, nodes + chain - 1, -1)]),
+            depth_T=np.concatenate([self.depth_T, chain]),
+            exit_T=np.concatenate([self.exit_T, np.full(extra, nodes + extra)]),
+            variant_T=np.concatenate([self.variant_T, np.zeros(extra, np.int64)]),
+        )
 
     @property
     def completions(self) -> int:

@@ -15,7 +15,7 @@ from kilter.data.reading import read_pairs
 from kilter.errors import ConfigError
 from kilter.measure.pairs import Floats, ScoredPairs, score_pairs, summary
 from kilter.measure.statistics import paired_difference
-from kilter.model.loading import copy_of, load_scorer, load_tokenizer, pick_device
+from kilter.model.loading import check_same_vocabulary, copy_of, load_scorer, load_tokenizer, pick_device
 from kilter.model.scorer import Scorer
 from kilter.objectives import Objective, PairScores, objective, resolve_options
 from kilter.tokens.encoding import EncodedPair
@@ -55,7 +55,7 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
     tokenizer = load_tokenizer(config.model)
     policy = load_scorer(config.model, precision=config.precision, device=device, strict=config.strict)
     reference = _reference(config, policy) if row.needs_reference else None
-    encoder = make_encoder(tokenizer, config, policy.model)
+    encoder = make_encoder(tokenizer, config, policy)
     pairs, report = encoder.encode_pairs(train_rows)
     console.print(report.describe(), highlight=False, soft_wrap=True)
     eval_pairs = encoder.encode_pairs(eval_rows).rows if len(eval_rows) else []
@@ -134,12 +134,7 @@ def _reference(config: AlignConfig, policy: Scorer) -> Scorer:
     """The frozen reference: another model, or the start of the run, whose proof has been given already."""
     if config.reference is not None:
         other = load_scorer(config.reference, precision=config.precision, device=policy.device, strict=config.strict)
-        ours, theirs = policy.head.vocabulary, other.head.vocabulary
-        if ours != theirs:
-            raise ConfigError(
-                f"the model has a vocabulary of {ours:,} and the reference of {theirs:,}; "
-                "their token ids must mean the same, so choose a reference with the model's tokenizer"
-            )
+        check_same_vocabulary(policy, other)
         return other.frozen()
     return copy_of(policy).frozen()
 

@@ -19,7 +19,7 @@ from kilter.data.records import Origin
 from kilter.model.prepared import PreparedTree
 from kilter.objectives import LabelledScores, Objective, PairScores
 from kilter.tokens.encoding import EncodedDemonstration, EncodedPair
-from kilter.tokens.packing import pack
+from kilter.tokens.packing import MicroBatch, pack
 from kilter.tokens.sequence import TokenSequence
 from kilter.tokens.tree import Ints
 
@@ -91,7 +91,12 @@ class Batch:
 
 
 def pair_batch(
-    pairs: Sequence[EncodedPair], *, node_budget: int, mismatched: bool = False, device: torch.device | str = "cpu"
+    pairs: Sequence[EncodedPair],
+    *,
+    node_budget: int,
+    mismatched: bool = False,
+    device: torch.device | str = "cpu",
+    node_multiple: int = 1,
 ) -> Batch:
     """Pairs as a batch: places 2p and 2p + 1 are chosen and rejected of pair p.
 
@@ -111,11 +116,16 @@ def pair_batch(
         rejected=np.arange(1, 2 * count, 2),
         node_budget=node_budget,
         device=device,
+        node_multiple=node_multiple,
     )
 
 
 def demonstration_batch(
-    demonstrations: Sequence[EncodedDemonstration], *, node_budget: int, device: torch.device | str = "cpu"
+    demonstrations: Sequence[EncodedDemonstration],
+    *,
+    node_budget: int,
+    device: torch.device | str = "cpu",
+    node_multiple: int = 1,
 ) -> Batch:
     """Demonstrations as a batch, each a unit of its own."""
     return _batch(
@@ -126,6 +136,7 @@ def demonstration_batch(
         rejected=np.arange(0),
         node_budget=node_budget,
         device=device,
+        node_multiple=node_multiple,
     )
 
 
@@ -143,21 +154,26 @@ def _batch(
     rejected: Ints,
     node_budget: int,
     device: torch.device | str,
+    node_multiple: int,
 ) -> Batch:
     unit_C = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
     completions = len(unit_C) + sum(map(len, extra))
     packing = pack(units, node_budget=node_budget)
 
-    def prepared(tree_places: Sequence[tuple[PreparedTree, Ints]], unit_C: Ints) -> tuple[PreparedMicroBatch, ...]:
-        return tuple(PreparedMicroBatch(t, torch.from_numpy(p).to(device), unit_C[p]) for t, p in tree_places)
+    def prepared(packed: Sequence[MicroBatch], unit_C: Ints) -> tuple[PreparedMicroBatch, ...]:
+        return tuple(
+            PreparedMicroBatch(
+                PreparedTree(micro.tree.padded(node_multiple), device),
+                torch.from_numpy(micro.completion_C).to(device),
+                unit_C[micro.completion_C],
+            )
+            for micro in packed
+        )
 
-    trained = prepared([(PreparedTree(m.tree, device), m.completion_C) for m in packing.micro_batches], unit_C)
-    scored = trained
+    trained = scored = prepared(packing.micro_batches, unit_C)
     if extra:
         every = pack([*units, *extra], node_budget=node_budget).micro_batches
-        scored = prepared(
-            [(PreparedTree(m.tree, device), m.completion_C) for m in every], np.arange(completions, dtype=np.int64)
-        )
+        scored = prepared(every, np.arange(completions, dtype=np.int64))
     weight_C = torch.zeros(completions, device=device)
     for micro in scored:
         weight_C[micro.place_C] = micro.tree.weight_C

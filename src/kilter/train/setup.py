@@ -15,16 +15,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from kilter.data.run_directory import RunDirectory, staged
 from kilter.data.toml import to_toml
 from kilter.errors import ConfigError
+from kilter.model.loading import longest_sequence
+from kilter.model.scorer import Scorer
 from kilter.tokens.encoding import Encoder, Limits
 from kilter.train.config import RunConfig
 
 T = TypeVar("T")
 
 
-def make_encoder(tokenizer: PreTrainedTokenizerFast, config: RunConfig, model: PreTrainedModel) -> Encoder:
+def make_encoder(tokenizer: PreTrainedTokenizerFast, config: RunConfig, policy: Scorer) -> Encoder:
     """The run's encoder; sequences may be at most as long as the model has positions, and as the node budget."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    longest = min(n for n in (config.max_length, positions, config.node_budget) if n is not None)
+    longest = longest_sequence(policy, config.max_length, config.node_budget)
     limits = Limits(max_prompt=config.max_prompt, max_length=longest, on_overflow=config.on_overflow)
     return Encoder(tokenizer, config.style, limits, skip_bad=config.skip_bad)
 

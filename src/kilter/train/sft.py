@@ -43,7 +43,7 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
 
     tokenizer, policy = _start(config, train_rows)
     policy.to(device)
-    encoder = make_encoder(tokenizer, config, policy.model)
+    encoder = make_encoder(tokenizer, config, policy)
     examples, report = encoder.encode_demonstrations(train_rows)
     console.print(report.describe(), highlight=False, soft_wrap=True)
     eval_examples = encoder.encode_demonstrations(eval_rows).rows if len(eval_rows) else []
@@ -64,7 +64,10 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
 
         def make_batch(positions: Sequence[int]) -> Batch:
             return demonstration_batch(
-                [examples[i] for i in positions], node_budget=config.node_budget, device=policy.device
+                [examples[i] for i in positions],
+                node_budget=config.node_budget,
+                device=policy.device,
+                node_multiple=policy.node_multiple,
             )
 
         def evaluate(step: int) -> float:
