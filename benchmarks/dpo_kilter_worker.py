@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from pathlib import Path
 
 from kilter.train.machine import settle
+from shapes import peak_rss_bytes, token_ids_sha256
 
 
 def main() -> None:
@@ -58,7 +58,10 @@ def run(rows: list[dict[str, list[int]]], given: argparse.Namespace) -> dict[str
     dpo, options = objective("dpo"), resolve_options("dpo", {"beta": 0.1})
     cuts = [pairs[i : i + given.batch] for i in range(0, given.batch * given.steps, given.batch)]
     batches = made_ahead(
-        iter(cuts), lambda cut: pair_batch(cut, node_budget=given.node_budget, device=policy.device, node_multiple=policy.node_multiple)
+        iter(cuts),
+        lambda cut: pair_batch(
+            cut, node_budget=given.node_budget, device=policy.device, node_multiple=policy.node_multiple
+        ),
     )
     steps = []
     for batch in batches:
@@ -74,8 +77,9 @@ def run(rows: list[dict[str, list[int]]], given: argparse.Namespace) -> dict[str
         )
     return {
         "steps": steps,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": peak_rss_bytes(),
         "peak_cuda_bytes": torch.cuda.max_memory_allocated() if policy.device.type == "cuda" else None,
+        "token_ids_sha256": token_ids_sha256(rows[: given.batch * given.steps]),
     }
 
 

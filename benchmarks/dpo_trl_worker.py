@@ -11,7 +11,6 @@ alike for every system compared.
 import argparse
 import importlib.util
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from shapes import Pair, token_ids_sha256
+from shapes import Pair, peak_rss_bytes, token_ids_sha256
 
 
 class TokenIdTrainer(DPOTrainer):
@@ -177,18 +176,6 @@ def settings(options: argparse.Namespace, output_dir: str) -> DPOConfig:
         eval_strategy="no",
         disable_tqdm=True,
     )
-
-
-def peak_rss_bytes() -> int:
-    """Peak resident memory of this process.
-
-    On Linux ru_maxrss starts from the spawning parent's resident size, VmHWM from nothing.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        return 1024 * next(int(line.split()[1]) for line in status.open() if line.startswith("VmHWM:"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def parse() -> argparse.Namespace:

@@ -6,6 +6,8 @@ Nothing here imports kilter or a peer, so every system under test reads the same
 import gzip
 import hashlib
 import json
+import resource
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -160,3 +162,15 @@ def token_ids_sha256(pairs: Iterable[Pair]) -> str:
         for side in ("chosen_ids", "rejected_ids"):
             digest.update(np.asarray(pair["prompt_ids"] + pair[side], dtype="<i4").tobytes())
     return digest.hexdigest()
+
+
+def peak_rss_bytes() -> int:
+    """Peak resident memory of this process.
+
+    On Linux ru_maxrss starts from the spawning parent's resident size, VmHWM from nothing.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * next(int(line.split()[1]) for line in status.open() if line.startswith("VmHWM:"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -25,7 +25,6 @@ from model.plain import (
     in_float64,
     in_plain_float64,
     relative_difference,
-    token_log_probs,
 )
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -63,8 +62,8 @@ def _merged_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "CALL_COST", 0)
 
 
-def tree() -> PreparedTree:
-    return PreparedTree(TokenTree.build(SEQUENCES))
+def tree(node_multiple: int = 1) -> PreparedTree:
+    return PreparedTree(TokenTree.build(SEQUENCES).padded(node_multiple))
 
 
 def scores(scorer: Scorer, tree: PreparedTree, embeddings_TD: Tensor | None = None) -> Tensor:
@@ -122,23 +121,40 @@ def test_embeddings_given_in_place_of_ids_give_the_same_scores(shape: str, tiny_
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_under_autocast_a_tree_errs_at_most_twice_as_much_as_the_model_itself(
+def test_under_autocast_scores_and_gradients_err_at_most_twice_as_much_as_the_models_own(
     shape: str, tiny_model: MakeModel
 ) -> None:
+    """In norm over all completions and over all parameters; trees padded as the scorer would have them."""
     model = tiny_model(shape)
-    prepared = tree()
+    scorer = Scorer(copy.deepcopy(model), autocast=torch.bfloat16)
+    exact_model = in_plain_float64(copy.deepcopy(model))
+    got = scores(scorer, tree(scorer.node_multiple))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        own = completion_scores(model, SEQUENCES)
+    exact = completion_scores(exact_model, SEQUENCES)
+    rounding = torch.finfo(torch.bfloat16).eps / 2
+    assert (got - exact).norm() <= 2 * (own - exact).norm() + rounding * exact.norm()
+    for score in (got, own, exact):
+        (score.double() @ SLOPE).backward()
+    wanted = flat_gradient(exact_model)
+    own_error = relative_difference(flat_gradient(model), wanted)
+    assert relative_difference(flat_gradient(scorer), wanted) <= 2 * own_error + rounding
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_frozen_scorer_has_the_same_scores_under_autocast(shape: str, tiny_model: MakeModel) -> None:
+    """To the last bit, so that log-ratios are 0 before the first update."""
+    policy, reference = (Scorer(tiny_model(shape), autocast=torch.bfloat16) for _ in range(2))
+    prepared = tree(policy.node_multiple)
     with torch.no_grad():
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            own = torch.cat([token_log_probs(model, s) for s in SEQUENCES])
-        (log_prob,) = Scorer(copy.deepcopy(model), autocast=torch.bfloat16)(prepared)
-        exact = torch.cat([token_log_probs(in_plain_float64(model), s) for s in SEQUENCES])
-    scored = torch.cat(
-        [torch.ones(len(s.ids) - s.first) if s.weights is None else torch.tensor(s.weights) for s in SEQUENCES]
-    )
-    scored[-len(SEQUENCES[-1].ids)] = 0  # the root
-    own, exact = own[scored > 0], exact[scored > 0]
-    rounding = torch.finfo(torch.bfloat16).eps * exact.norm()
-    assert (log_prob[prepared.edge_target_E] - exact).norm() <= 2 * (own - exact).norm() + rounding
+        torch.testing.assert_close(scores(reference.frozen(), prepared), scores(policy, prepared), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", TINY)
+def test_padding_does_not_change_scores(shape: str, tiny_model: MakeModel) -> None:
+    scorer = Scorer(in_float64(tiny_model(shape)))
+    with torch.no_grad():
+        torch.testing.assert_close(scores(scorer, tree(64)), scores(scorer, tree()), rtol=0, atol=1e-12)
 
 
 def test_separate_sequences_of_a_llama_equal_its_tree(tiny_model: MakeModel) -> None:

@@ -253,28 +253,54 @@ def test_logits_never_exist_whole_in_either_pass(name: str, functions: list[RowF
     assert largest.rows == 5
 
 
+@pytest.mark.parametrize("rows_per_chunk", [1, 4])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_lower_precision_errs_at_most_twice_as_much_as_full_logits(dtype: torch.dtype, name: str) -> None:
-    """Weights in float32, matrix products in `dtype`."""
-    exact = case(name)
-    head = LogitsHead(
-        copy.deepcopy(exact.head.module).float(), exact.head.transform, None if dtype == torch.float32 else dtype
-    )
-    hidden_ND, slope = exact.hidden().detach().float().requires_grad_(), random(len(ID_M), seed=5).float()
-    leaves = [hidden_ND, *head.parameters]
+def test_lower_precision_errs_at_most_twice_as_much_as_full_logits(
+    dtype: torch.dtype, name: str, rows_per_chunk: int
+) -> None:
+    """Weights in float32, matrix products in `dtype`, gradients formed either way."""
+    made = case(name)
+    module, autocast = copy.deepcopy(made.head.module).float(), None if dtype == torch.float32 else dtype
+    head, exact_head = (LogitsHead(m, made.head.transform, autocast) for m in (module, copy.deepcopy(module)))
+    exact_head = LogitsHead(exact_head.module.double(), made.head.transform)
+    hidden_ND, slope = made.hidden().detach().float().requires_grad_(), random(len(ID_M), seed=5).float()
     exact_hidden = hidden_ND.detach().double().requires_grad_()
-    exact_head = LogitsHead(copy.deepcopy(head.module).double(), head.transform)
+    chunks = [slice(i, min(i + rows_per_chunk, ROWS)) for i in range(0, ROWS, rows_per_chunk)]
 
-    def results(log_prob: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-        return [log_prob.detach(), *torch.autograd.grad(log_prob @ slope.to(log_prob.dtype), leaves)]
+    def results(log_prob: Tensor, hidden: Tensor, head: LogitsHead, loss: Tensor | None = None) -> list[Tensor]:
+        loss = log_prob @ slope.to(log_prob.dtype) if loss is None else loss
+        return [log_prob.detach(), *torch.autograd.grad(loss, [hidden, *head.parameters])]
 
-    fast = results(head_rows(head, hidden_ND, TARGETS, rows_per_chunk=4)[0], leaves)
-    plain = results(head(hidden_ND).log_softmax(-1)[ROW_M, ID_M], leaves)
-    truth = results(exact_head(exact_hidden).log_softmax(-1)[ROW_M, ID_M], [exact_hidden, *exact_head.parameters])
-    for got, same_type, wanted in zip(fast, plain, truth, strict=True):
-        rounding = torch.finfo(dtype).eps * wanted.norm()
-        assert (got - wanted).norm() <= 2 * (same_type - wanted).norm() + rounding
+    (recomputed,) = head_rows(head, hidden_ND, TARGETS, rows_per_chunk=rows_per_chunk)
+    loss, same_pass = head_loss(head, hidden_ND, TARGETS, lambda part, x: x @ slope[part], chunks)
+    plain = results(head(hidden_ND).log_softmax(-1)[ROW_M, ID_M], hidden_ND, head)
+    truth = results(exact_head(exact_hidden).log_softmax(-1)[ROW_M, ID_M], exact_hidden, exact_head)
+    for fast in (results(recomputed, hidden_ND, head), results(same_pass, hidden_ND, head, loss)):
+        assert_errs_at_most_twice_as_much(fast, plain, truth, dtype)
+
+
+def assert_errs_at_most_twice_as_much(
+    got: list[Tensor], same_type: list[Tensor], exact: list[Tensor], dtype: torch.dtype
+) -> None:
+    for fast, plain, truth in zip(got, same_type, exact, strict=True):
+        rounding = torch.finfo(dtype).eps / 2 * truth.norm()
+        assert (fast - truth).norm() <= 2 * (plain - truth).norm() + rounding
+
+
+def test_a_head_gradient_gathered_over_many_chunks_errs_at_most_twice_as_much_as_in_one_product() -> None:
+    """64 parts of one sign, added up in bfloat16."""
+    head, exact_head = LogitsHead(linear().float(), None, torch.bfloat16), LogitsHead(linear())
+    hidden_ND, id_M = random(512, WIDTH, seed=7), torch.arange(512) % VOCABULARY
+    targets = Targets(torch.arange(512), id_M)
+
+    def gradient(log_prob: Tensor, head: LogitsHead) -> list[Tensor]:
+        return list(torch.autograd.grad(log_prob.sum(), head.parameters))
+
+    (log_prob,) = head_rows(head, hidden_ND.float(), targets, rows_per_chunk=8)
+    plain = gradient(head(hidden_ND.float()).log_softmax(-1)[targets], head)
+    truth = gradient(exact_head(hidden_ND).log_softmax(-1)[targets], exact_head)
+    assert_errs_at_most_twice_as_much(gradient(log_prob, head), plain, truth, torch.bfloat16)
 
 
 def answers(*paths: tuple[list[int], list[int]]) -> list[TokenSequence]:

@@ -168,6 +168,24 @@ def test_sharing_never_costs_nodes_and_never_goes_beyond_prefixes(
     assert len(prefixes(sequences)) <= nodes <= sum(len(s.ids) for s in sequences)
 
 
+@given(forests, st.integers(1, 9))
+def test_padding_is_one_more_root_that_nothing_sees_and_nothing_scores(
+    sequences: list[TokenSequence], multiple: int
+) -> None:
+    tree = TokenTree.build(sequences)
+    padded = tree.padded(multiple)
+    nodes = len(tree)
+    assert len(padded) % multiple == 0
+    assert len(padded) - nodes < multiple
+    np.testing.assert_array_equal(padded.visible(), ancestors_or_self(padded))
+    np.testing.assert_array_equal(padded.visible()[:nodes, :nodes], tree.visible())
+    assert not padded.visible()[nodes:, :nodes].any()
+    np.testing.assert_array_equal(padded.depth_T, padded.visible().sum(1) - 1)
+    assert (padded.parent_T[nodes:] < 0).sum() == (len(padded) > nodes)
+    for name in ("first_C", "last_C", "edge_start_C", "edge_node_E", "edge_weight_E", "unscored"):
+        np.testing.assert_array_equal(getattr(padded, name), getattr(tree, name))
+
+
 @pytest.mark.parametrize(("sharing_cost", "nodes"), [(0.0, 21), (0.049, 21), (0.05, 22), (1.0, 22)])
 def test_one_shared_token_is_kept_only_if_it_saves_more_than_the_nodes_below_pay(
     sharing_cost: float, nodes: int

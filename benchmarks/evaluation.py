@@ -1,0 +1,82 @@
+"""Exact token KL in evaluation: what it costs over log-probs alone, with policy and reference in memory.
+
+Prints a Markdown table: seconds and peak extra memory for log-probs of both models, and for those with full-vocabulary
+KL both ways. Memory is measured for two tree sizes: it must not grow with nodes x vocabulary. Conditions: the shape
+named (random weights), float32, trees of HH-like pairs (prompt 128, answers 64), median of five alternating runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+from kilter.train.machine import settle
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", default="8m")
+    parser.add_argument("--pairs", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--runs", type=int, default=5)
+    args = parser.parse_args()
+    settle()
+    print(
+        "| shape | pairs | nodes | log-probs, s | with exact KL both ways, s | cost | largest logits, MiB | whole, MiB |"
+    )
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
+    for pairs in args.pairs:
+        print(row(args.shape, pairs, args.runs), flush=True)
+
+
+def row(shape: str, pairs: int, runs: int) -> str:
+    import numpy as np
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from kilter.model.head import KL_POLICY_REFERENCE, KL_REFERENCE_POLICY, LOG_PROB, REFERENCE_LOG_PROB, chunk_rows
+    from kilter.model.prepared import PreparedTree
+    from kilter.model.scorer import Scorer
+    from kilter.tokens.sequence import TokenSequence
+    from kilter.tokens.tree import TokenTree
+    from shapes import SHAPES
+
+    config = LlamaConfig(**SHAPES[shape])
+    torch.manual_seed(0)
+    policy, reference = (Scorer(LlamaForCausalLM(config).eval()) for _ in range(2))
+    rng = np.random.default_rng(0)
+    sequences = []
+    for _ in range(pairs):
+        prompt = rng.integers(2, config.vocab_size, 128)
+        for _ in range(2):
+            answer = rng.integers(2, config.vocab_size, 64)
+            sequences.append(TokenSequence(np.concatenate([prompt, answer]).astype(np.int32), 128))
+    tree = PreparedTree(TokenTree.build(sequences))
+
+    @torch.no_grad()
+    def plain() -> None:
+        policy(tree)
+        reference(tree)
+
+    @torch.no_grad()
+    def exact() -> None:
+        functions = (LOG_PROB, REFERENCE_LOG_PROB, KL_POLICY_REFERENCE, KL_REFERENCE_POLICY)
+        policy(tree, functions, reference=reference)
+
+    def seconds(work: object) -> float:
+        begin = time.perf_counter()
+        work()  # type: ignore[operator]
+        return time.perf_counter() - begin
+
+    times = [(seconds(plain), seconds(exact)) for _ in range(runs + 1)][1:]
+    without, with_kl = (statistics.median(column) for column in zip(*times, strict=True))
+    chunk = chunk_rows(config.vocab_size) * config.vocab_size * 4 / 2**20
+    whole = len(tree.row_N) * config.vocab_size * 4 / 2**20
+    return (
+        f"| {shape} | {pairs} | {len(tree):,} | {without:.3f} | {with_kl:.3f} | "
+        f"{with_kl / without - 1:+.0%} | {chunk:.0f} | {whole:.0f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
