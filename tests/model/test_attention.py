@@ -94,7 +94,7 @@ def test_value_and_gradients_equal_the_dense_softmax(
     st.sampled_from([None, 3.0]),
     st.sampled_from([SEGMENTS, SQUARES, MIXED]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_forest_window_and_cover_equals_the_dense_softmax(
     sequences: list[list[int]], window: int | None, softcap: float | None, costs: tuple[int, int]
 ) -> None:

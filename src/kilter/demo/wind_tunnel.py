@@ -99,6 +99,7 @@ def demo(config: DemoConfig, console: Console | None = None) -> Flight:
             eval_data=held_out,
             out=out / "align",
             overwrite=True,
+            skip_bad=True,  # an untaught byte may be drawn, such as NUL
             beta=config.beta,
             batch_size=64,
             epochs=config.align_epochs,

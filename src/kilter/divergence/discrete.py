@@ -16,11 +16,13 @@ def entropy(log_p: Array) -> Array:
     """Entropy H(p) = -sum p log p along the last axis, with 0 log 0 = 0."""
     xp = array_namespace(log_p)
     p = xp.exp(log_p)
-    return -xp.sum(xp.where(p > 0, p * log_p, 0.0), axis=-1)
+    # The inner `where` keeps 0 x -inf out of the product, and NaN out of its gradient.
+    return -xp.sum(p * xp.where(p > 0, log_p, xp.zeros_like(log_p)), axis=-1)
 
 
 def kl(log_p: Array, log_q: Array) -> Array:
     """KL(p, q) = sum p log(p / q) along the last axis: 0 log 0 = 0, and inf where p > 0 = q."""
     xp = array_namespace(log_p, log_q)
     p = xp.exp(log_p)
-    return xp.sum(xp.where(p > 0, p * (log_p - log_q), 0.0), axis=-1)
+    zero = xp.zeros_like(log_p)
+    return xp.sum(p * (xp.where(p > 0, log_p, zero) - xp.where(p > 0, log_q, zero)), axis=-1)

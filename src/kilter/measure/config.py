@@ -26,7 +26,7 @@ class ScoreConfig(BaseModel):
     max_prompt: int | None = Field(None, ge=1, description="Cut the start of longer prompts, in tokens, by turns.")
     max_length: int | None = Field(None, ge=2, description="Longest prompt with its answer, in tokens.")
     on_overflow: Literal["refuse", "drop"] = Field("refuse", description="What to do with rows over --max-length.")
-    node_budget: int = Field(4096, ge=2, description="Most tree nodes computed at once; bounds memory, not results.")
+    node_budget: int = Field(2048, ge=2, description="Most tree nodes computed at once; bounds memory, not results.")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products.")
     device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
     strict: bool = Field(False, description="Stop if the model fails its proof, instead of taking the slow path.")

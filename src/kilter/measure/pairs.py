@@ -76,12 +76,12 @@ def score_pairs(
     *,
     reference: Scorer | None = None,
     exact_kl: bool = False,
-    node_budget: int = 4096,
+    node_budget: int = 2048,
     on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> ScoredPairs:
     """Score pairs under the policy, and under the reference where there is one.
 
-    `exact_kl` adds full-vocabulary token KL both ways. `on_progress` is told how many pairs each micro-batch held.
+    `exact_kl` adds full-vocabulary token KL both ways. `on_progress` is told of pairs as they are scored.
     """
     functions: list[RowFunction] = [LOG_PROB]
     if reference is not None:
@@ -97,7 +97,7 @@ def score_pairs(
             summed = tree.sum_edges(value) if function.per_target else tree.sum_rows(value)
             row[micro.completion_C] = summed.double().cpu().numpy()
         tokens[micro.completion_C] = tree.weight_C.double().cpu().numpy()
-        on_progress(tree.completions // 2)
+        on_progress(int(np.count_nonzero(micro.completion_C % 2)))
     return ScoredPairs(*(AnswerScores(tokens[side::2], *(row[side::2] for row in sums)) for side in (0, 1)))
 
 

@@ -43,3 +43,15 @@ ARCHITECTURES: dict[str, Architecture] = {
 def architecture_of(config: Any) -> Architecture:
     """The row for a model's configuration; unlisted types are scored as separate sequences."""
     return ARCHITECTURES.get(config.model_type, Architecture("separate"))
+
+
+def exact_up_to(config: Any) -> int | None:
+    """The longest call in which positions mean the same as in any shorter one; None where that is all of them.
+
+    Dynamic and long RoPE take their frequencies from the longest position of the call.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") not in ("dynamic", "longrope"):
+        return None
+    limit = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    return int(limit or config.max_position_embeddings)

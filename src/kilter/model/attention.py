@@ -66,7 +66,8 @@ def tree_attention(
         from kilter.model.flex import flex_tree_attention
 
         return flex_tree_attention(query, key, value, tree, scale=scale, window=window, softcap=softcap)
-    result: Tensor = _BlockAttention.apply(query, key, value, tree.blocks(window, query.dtype), scale, softcap)
+    blocks = tree.blocks(window, query.dtype)
+    result: Tensor = _BlockAttention.apply(query, key, value, blocks, scale, softcap)  # type: ignore[no-untyped-call]
     return result
 
 

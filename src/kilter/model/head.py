@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kilter import divergence
 
 # Rows of logits worked on at a time: as many as make about this many logits, so that they stay in cache.
-CHUNK_LOGITS = 1 << 24
+CHUNK_LOGITS = 1 << 23
 
 # The CPU's bfloat16 products are compiled anew for each number of rows; few sizes keep that compilation rare.
 SHAPE_MULTIPLE = 64
@@ -122,9 +122,11 @@ def head_rows(
     Memory holds one chunk of logits (two with `beside`), forward and backward; backward computes them again.
     """
     rows = rows_per_chunk or chunk_rows(head.vocabulary)
-    chunks = [slice(i, min(i + rows, len(hidden_ND))) for i in range(0, len(hidden_ND), rows)]
+    chunks = [slice(i, min(i + rows, len(hidden_ND))) for i in range(0, len(hidden_ND), rows)] or [slice(0, 0)]
     worker = _worker(head, functions, beside)
-    result: tuple[Tensor, ...] = _Recompute.apply(hidden_ND, targets, functions, worker, chunks, *head.parameters)
+    result: tuple[Tensor, ...] = _Recompute.apply(  # type: ignore[no-untyped-call]
+        hidden_ND, targets, functions, worker, chunks, *head.parameters
+    )
     return result
 
 
@@ -139,7 +141,7 @@ def head_loss(
 
     The gradient of a chunk's loss is formed before its logits are dropped: nothing is recomputed in backward.
     """
-    result: tuple[Tensor, Tensor] = _SamePass.apply(
+    result: tuple[Tensor, Tensor] = _SamePass.apply(  # type: ignore[no-untyped-call]
         hidden_ND, targets, _worker(head, (LOG_PROB,), None), loss, chunks, *head.parameters
     )
     return result

@@ -34,17 +34,19 @@ def load_model(name: str, device: torch.device | str = "cpu") -> PreTrainedModel
             )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{name} could not be loaded as a causal language model: {_first_line(error)}") from error
-    return model.to(device).eval()  # type: ignore[arg-type]
+    model.to(device)  # type: ignore[arg-type]
+    model.eval()
+    return model
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """The tokenizer beside a model."""
     try:
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
-            _existing(name, "tokenizer.json"), trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(_existing(name, "tokenizer.json"), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"no tokenizer could be loaded from {name}: {_first_line(error)}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelError(f"{name} has no fast tokenizer; kilter needs one with a tokenizer.json")
     return tokenizer
 
 

@@ -71,6 +71,19 @@ class PreparedTree:
         """The sum of each completion's edge weights: its length in scored tokens, where all weights are 1."""
         return self.edge_weight_E.new_zeros(self.completions).index_add(0, self.edge_completion_E, self.edge_weight_E)
 
+    def present(self, unit_C: Ints | None, part: slice) -> Tensor:
+        """Which completions belong to a unit that is scored in a slice of the targets: (C,), true or false.
+
+        A unit without any scored token belongs to the first slice. Without units each completion is one.
+        """
+        inside_E = ((self.edge_target_E >= part.start) & (self.edge_target_E < part.stop)).cpu().numpy()
+        completion_E = self.edge_completion_E.cpu().numpy()
+        unit_C = np.arange(self.completions) if unit_C is None else unit_C
+        here = np.isin(unit_C, unit_C[completion_E[inside_E]])
+        if part.start == 0:
+            here |= ~np.isin(unit_C, unit_C[completion_E])
+        return torch.from_numpy(here).to(self.device)
+
     def chunks(self, unit_C: Ints | None, rows: int) -> list[slice] | None:
         """Slices of the N rows, of about `rows` each, that never part the completions of a unit.
 
@@ -79,7 +92,7 @@ class PreparedTree:
         """
         if unit_C is None:
             count = len(self.row_N)
-            return [slice(i, min(i + rows, count)) for i in range(0, count, rows)]
+            return [slice(i, min(i + rows, count)) for i in range(0, count, rows)] or [slice(0, 0)]
         edge_unit_E = np.repeat(unit_C, np.diff(self.tree.edge_start_C))
         edge_row_E = self.target_row_M.cpu().numpy()[self.edge_target_E.cpu().numpy()]
         units = int(unit_C.max(initial=-1)) + 1
@@ -95,7 +108,7 @@ class PreparedTree:
                 merged.append([begin, end])
         if any(end - begin > 4 * rows for begin, end in merged):
             return None
-        return [slice(begin, end) for begin, end in merged]
+        return [slice(begin, end) for begin, end in merged] or [slice(0, 0)]
 
     def blocks(self, window: int | None, dtype: torch.dtype) -> list[TensorBlock]:
         """The blocks of CPU attention, with masks of the given type."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kilter.errors import ModelError
-from kilter.model.architectures import Path, architecture_of
+from kilter.model.architectures import Path, architecture_of, exact_up_to
 from kilter.model.attention import use_tree_attention
 from kilter.model.autocast import keep_weights_cast, share_casts
 from kilter.model.head import (
@@ -47,6 +47,7 @@ class Scorer(nn.Module):
         self.architecture = architecture_of(model.config)
         self.path: Path = path or self.architecture.path
         self.autocast = autocast
+        self.exact_up_to = exact_up_to(model.config)
         if self.path == "tree":
             if self.architecture.path != "tree":
                 raise ModelError(f"{model.config.model_type} models cannot be scored as a tree; use path='separate'")
@@ -89,6 +90,13 @@ class Scorer(nn.Module):
 
         `embeddings_TD` replaces the nodes' token embeddings, for methods that perturb them.
         """
+        longest = int(tree.tree.depth_T.max(initial=-1)) + 1
+        if self.exact_up_to is not None and longest > self.exact_up_to:
+            raise ModelError(
+                f"a sequence has {longest:,} tokens; beyond {self.exact_up_to:,} this model's positions depend on the "
+                "longest sequence of the call, so a shared prefix has no one score; "
+                f"leave longer rows out with --max-length {self.exact_up_to}"
+            )
         with torch.autocast(tree.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             if self.path == "tree":
                 given = {"input_ids": tree.ids_T[None]} if embeddings_TD is None else {}
@@ -153,11 +161,7 @@ class Scorer(nn.Module):
 
         def chunk_loss(part: slice, log_prob: Tensor) -> Tensor:
             padded = nn.functional.pad(log_prob, (part.start, len(targets.id_M) - part.stop))
-            present = torch.zeros(tree.completions, dtype=torch.bool, device=tree.device)
-            present[tree.edge_completion_E[(tree.edge_target_E >= part.start) & (tree.edge_target_E < part.stop)]] = (
-                True
-            )
-            return loss_of_scores(tree.sum_edges(padded), present)
+            return loss_of_scores(tree.sum_edges(padded), tree.present(unit_C, part))
 
         loss, log_prob = head_loss(head, hidden, targets, chunk_loss, chunks)
         return loss, tree.sum_edges(log_prob)

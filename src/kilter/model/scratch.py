@@ -87,4 +87,5 @@ def fresh_model(shape: dict[str, int], tokenizer: PreTrainedTokenizerFast, seed:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config).eval()
+        model: LlamaForCausalLM = LlamaForCausalLM(config).eval()
+    return model

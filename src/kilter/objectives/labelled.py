@@ -17,10 +17,12 @@ def kto(
 ) -> Tensor:
     """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv 2402.01306, eq. 8): (A,), desirable answers first.
 
-    The reference point is the mean log-ratio of mismatched answers, at least 0, through which no gradient flows:
+    The reference point is the mean log-ratio of mismatched answers, at least 0 (0 where there are none), through which
+    no gradient flows:
     the paper's biased but stable estimate of KL(policy, reference) (section 4.1).
     """
-    reference_point = log_ratio.mismatched_A.mean().clamp(min=0).detach()
+    mismatched_A = log_ratio.mismatched_A.detach()
+    reference_point = mismatched_A.mean().clamp(min=0) if len(mismatched_A) else mismatched_A.new_zeros(())
     desirable_A = desirable_weight * (1 - torch.sigmoid(beta * (log_ratio.desirable_A - reference_point)))
     undesirable_A = undesirable_weight * (1 - torch.sigmoid(beta * (reference_point - log_ratio.undesirable_A)))
     return torch.cat([desirable_A, undesirable_A])

@@ -172,7 +172,9 @@ def _batch(
 
     trained = scored = prepared(packing.micro_batches, unit_C)
     if extra:
-        every = pack([*units, *extra], node_budget=node_budget).micro_batches
+        # A prompt with another's answer may be longer than any row; only a pass without gradient sees it.
+        longest = max(len(sequence.ids) for unit in extra for sequence in unit)
+        every = pack([*units, *extra], node_budget=max(node_budget, longest)).micro_batches
         scored = prepared(every, np.arange(completions, dtype=np.int64))
     weight_C = torch.zeros(completions, device=device)
     for micro in scored:

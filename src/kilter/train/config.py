@@ -32,7 +32,7 @@ class RunConfig(BaseModel):
     epochs: float = Field(1.0, gt=0, description="Passes over the data.")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps instead.")
     batch_size: int = Field(8, ge=1, description="Examples a step (pairs, for preferences).")
-    node_budget: int = Field(4096, ge=2, description="Most tree nodes computed at once; bounds memory, not results.")
+    node_budget: int = Field(2048, ge=2, description="Most tree nodes computed at once; bounds memory, not results.")
     seed: int = Field(0, ge=0, description="Seed of the order of examples and of fresh weights.")
 
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Learning rate after warm-up.")

@@ -1,0 +1,40 @@
+"""The wind tunnel as a regression test of learning: how near training comes to the exact frontier."""
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from kilter.demo.config import DemoConfig
+from kilter.demo.wind_tunnel import demo, measure
+from kilter.demo.world import restaurant
+from kilter.measure.statistics import Interval
+
+NO_ACCURACY = Interval(0.0, 0.0, 0.0)
+
+
+def test_a_model_that_did_not_move_has_no_kl_and_the_optimum_is_itself():
+    world = restaurant()
+    own = [np.log(world.probability(i)) for i in range(len(world.prompts))]
+    flight = measure(world, own, own, NO_ACCURACY, 1.0)
+    assert flight.kl == pytest.approx(0.0, abs=1e-12)
+    assert flight.reward_after == flight.reward_before == pytest.approx(flight.reward_optimum, abs=1e-9)
+    assert flight.on_grammar_before == pytest.approx(1.0)
+
+
+def test_the_tilted_world_is_its_own_optimum():
+    world = restaurant()
+    own = [np.log(world.probability(i)) for i in range(len(world.prompts))]
+    tilted = [log_p + world.reward(i) / 0.7 for i, log_p in enumerate(own)]
+    tilted = [t - np.log(np.exp(t).sum()) for t in tilted]
+    flight = measure(world, own, tilted, NO_ACCURACY, 1.0)
+    assert flight.share_of_gain == pytest.approx(1.0, abs=1e-6)
+    assert flight.beta_optimum == pytest.approx(0.7, rel=1e-6)
+
+
+def test_alignment_comes_near_the_exact_frontier(tmp_path):
+    with (tmp_path / "console.txt").open("w") as stream:
+        flight = demo(DemoConfig(out=tmp_path / "demo"), Console(file=stream, width=120))
+    assert flight.on_grammar_before > 0.85
+    assert 0.1 < flight.kl < 2.0
+    assert flight.share_of_gain > 0.6
+    assert flight.accuracy > 0.9 * flight.ceiling

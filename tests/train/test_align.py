@@ -1,0 +1,183 @@
+"""Whole runs on tiny models: from a file to a model that transformers loads."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from kilter.data.reading import read_pairs
+from kilter.data.run_directory import RunDirectory
+from kilter.errors import ConfigError, DataError, RunError
+from kilter.model.loading import load_scorer, load_tokenizer
+from kilter.train.align import align
+from kilter.train.config import AlignConfig, SftConfig
+from kilter.train.sft import sft
+
+SHAPE = "layers=2,hidden=32,heads=4,kv_heads=2,mlp=64,vocabulary=300,length=128"
+ADJECTIVES = ("warm", "cold", "salty", "sweet", "plain", "rich", "thin", "fine")
+
+
+@pytest.fixture
+def console(tmp_path):
+    with (tmp_path / "console.txt").open("w") as stream:
+        yield Console(file=stream, width=200)
+
+
+@pytest.fixture(scope="module")
+def pairs_file(tmp_path_factory):
+    """Pairs whose chosen answer is always the happy one."""
+    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    rows = [
+        {"prompt": f"Dish {i} is {adjective}.", "chosen": " I love it.", "rejected": " I hate it."}
+        for i in range(8)
+        for adjective in ADJECTIVES
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def start(pairs_file, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "sft"
+    with (out.parent / "console.txt").open("w") as stream:
+        return sft(
+            SftConfig(data=pairs_file, out=out, from_scratch=SHAPE, epochs=2, batch_size=8), Console(file=stream)
+        )
+
+
+def run(objective, start, pairs_file, out, console, **settings):
+    given = {"data": pairs_file, "holdout": 16, "learning_rate": 1e-3, "batch_size": 8, "max_steps": 6} | settings
+    return align(AlignConfig(model=str(start), out=out, objective=objective, **given), console)
+
+
+@pytest.mark.parametrize("objective", ["dpo", "ipo", "ipo_mean", "hinge", "kto"])
+def test_every_objective_prefers_the_chosen_answers_after_a_few_steps(objective, start, pairs_file, tmp_path, console):
+    aligned = run(objective, start, pairs_file, tmp_path / "run", console)
+    assert aligned.before.correct_P.mean() == 0.5
+    assert (aligned.before.gap_P == 0).all()
+    assert aligned.after.correct_P.mean() == 1.0
+    assert aligned.after.gap_P.mean() > 0
+
+
+def test_the_result_loads_with_transformers_alone_and_scores_as_reported(start, pairs_file, tmp_path, console):
+    aligned = run("dpo", start, pairs_file, tmp_path / "run", console)
+    model = AutoModelForCausalLM.from_pretrained(aligned.model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(aligned.model)
+    pair = read_pairs(pairs_file).rows[-16]
+    prompt = tokenizer(pair.prompt).input_ids
+    answer = [*tokenizer(pair.chosen, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+    with torch.no_grad():
+        log_p = model(torch.tensor([prompt + answer])).logits[0].double().log_softmax(-1)
+    expected = sum(float(log_p[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
+    assert aligned.after.chosen.log_prob_P[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_metrics_have_a_row_a_step_and_evaluations_at_both_ends(start, pairs_file, tmp_path, console):
+    run("dpo", start, pairs_file, tmp_path / "run", console, eval_every=2)
+    rows = RunDirectory(tmp_path / "run").read_metrics()
+    steps = [row for row in rows if "split" not in row]
+    evals = [row for row in rows if row.get("split") == "eval"]
+    assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in evals] == [0, 2, 4, 6]
+    assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert evals[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert evals[0]["kl_policy_reference_along_chosen"] == pytest.approx(0.0, abs=1e-6)
+    assert evals[-1]["kl_policy_reference_along_chosen"] > 0
+    assert evals[-1]["accuracy_low"] < evals[-1]["accuracy"] <= evals[-1]["accuracy_high"]
+    assert steps[0]["margin"] == 0.0
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(start, pairs_file, tmp_path, console):
+    def weights(name, seed):
+        aligned = run("dpo", start, pairs_file, tmp_path / name, console, seed=seed)
+        return torch.cat([p.flatten() for p in AutoModelForCausalLM.from_pretrained(aligned.model).parameters()])
+
+    first, again, other = weights("a", 0), weights("b", 0), weights("c", 1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_node_budget_changes_memory_but_not_the_result(start, pairs_file, tmp_path, console):
+    whole = run("dpo", start, pairs_file, tmp_path / "a", console)
+    cut = run("dpo", start, pairs_file, tmp_path / "b", console, node_budget=64)
+    np.testing.assert_allclose(cut.after.gap_P, whole.after.gap_P, rtol=1e-3)
+
+
+def test_another_reference_is_what_the_run_is_measured_against(start, pairs_file, tmp_path, console):
+    moved = run("dpo", start, pairs_file, tmp_path / "a", console)
+    aligned = run("dpo", start, pairs_file, tmp_path / "b", console, reference=str(moved.model), max_steps=1)
+    np.testing.assert_allclose(aligned.before.gap_P, -moved.after.gap_P, rtol=1e-3)
+
+
+def test_bfloat16_starts_at_log_2_and_learns_the_same(start, pairs_file, tmp_path, console):
+    aligned = run("dpo", start, pairs_file, tmp_path / "run", console, precision="bfloat16")
+    assert aligned.after.correct_P.mean() == 1.0
+    first = RunDirectory(tmp_path / "run").read_metrics()[1]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-3)
+    saved = AutoModelForCausalLM.from_pretrained(aligned.model, dtype="auto")
+    assert saved.dtype == torch.float32
+
+
+def test_demonstrations_are_learnt_and_their_held_out_cross_entropy_falls(start, pairs_file, tmp_path, console):
+    before = RunDirectory(start.parent).read_metrics()
+    assert before[0]["loss"] == pytest.approx(math.log(300), rel=0.1)
+    assert before[-1]["loss"] < 0.7 * before[0]["loss"]
+    sft(SftConfig(data=pairs_file, out=tmp_path / "run", model=str(start), holdout=8, learning_rate=1e-3), console)
+    evals = [row for row in RunDirectory(tmp_path / "run").read_metrics() if row.get("split") == "eval"]
+    assert evals[-1]["loss"] < evals[0]["loss"]
+
+
+def test_a_fresh_tokenizer_renders_conversations_and_begins_with_one_bos(start):
+    tokenizer = load_tokenizer(str(start))
+    ids = tokenizer("Dish").input_ids
+    assert ids[0] == tokenizer.bos_token_id
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
+    )
+    assert chat == "\n\nHuman: Hi\n\nAssistant:"
+
+
+def test_an_occupied_directory_is_refused_and_left_as_it_was(start, pairs_file, tmp_path, console):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="--out"):
+        run("dpo", start, pairs_file, tmp_path / "run", console, overwrite=True)
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"objective": "ipo", "label_smoothing": 0.1}, ConfigError, "does not use label_smoothing"),
+        ({"objective": "sft"}, ConfigError, "kilter sft"),
+        ({"objective": "dop"}, ConfigError, "choose one of: dpo"),
+        ({"objective": "kto", "batch_size": 1}, ConfigError, "batch-size"),
+        ({"objective": "dpo", "holdout": 64}, ConfigError, "hold out fewer"),
+        ({"objective": "dpo", "max_length": 4}, DataError, "4"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_is_written(
+    settings, error, message, start, pairs_file, tmp_path, console
+):
+    with pytest.raises(error, match=message):
+        run(settings.pop("objective"), start, pairs_file, tmp_path / "run", console, **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_reference_that_scores_otherwise_stops_the_run_at_its_first_step(
+    start, pairs_file, tmp_path, console, monkeypatch
+):
+    def drifted(scorer):
+        other = load_scorer(str(start))
+        with torch.no_grad():
+            next(other.parameters()).mul_(1.5)
+        return other
+
+    monkeypatch.setattr("kilter.train.align.copy_of", drifted)
+    with pytest.raises(Exception, match="before the first update"):
+        run("dpo", start, pairs_file, tmp_path / "run", console)
+    assert not (tmp_path / "run" / "model").exists()
