@@ -4,11 +4,11 @@
     python benchmarks/dpo_vs_trl.py --data ../shared/data
 
 The first 80 usable Anthropic HH rows in file order, batches of 8 pairs, beta 0.1, AdamW at 5e-5, clipping at 1. TRL runs
-twice: with batches as they are configured (8 pairs to a pass), and at the best that was found for it on a CPU: one pair
-to a pass with gradients accumulated, which pads nothing, and with glibc told to keep freed memory, as kilter does for
-itself. Prints a Markdown table: median seconds a step after one warm-up step, peak resident memory, the largest relative
-differences of loss and gradient norm from TRL's, and the share of the machine's own matrix-multiply rate that the
-products of kilter's step come to. The runs of one row follow each other, so a noisy machine is noisy for all.
+twice: with 8 pairs to a pass, and at the best that was found for it on a CPU, one pair to a pass with gradients
+accumulated, which pads nothing, and with glibc told to keep freed memory, as kilter does for itself. Neither uses
+gradient checkpointing. Prints a Markdown table: median seconds a step after one warm-up step, peak resident memory, the
+largest relative differences of loss and gradient norm from TRL's, and the share of the machine's own matrix-multiply rate
+that kilter's products reach. The runs of one row follow each other, so a noisy machine is noisy for all.
 """
 
 from __future__ import annotations

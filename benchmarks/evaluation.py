@@ -21,9 +21,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
     settle()
-    print(
-        "| shape | pairs | nodes | log-probs, s | with exact KL both ways, s | cost | largest logits, MiB | whole, MiB |"
-    )
+    print("| shape | pairs | nodes | log-probs, s | with exact KL, s | cost | largest logits, MiB | whole, MiB |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for pairs in args.pairs:
         print(row(args.shape, pairs, args.runs), flush=True)

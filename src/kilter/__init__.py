@@ -1,1 +1,91 @@
-"""kilter aligns language models with preferences."""
+"""kilter aligns language models with preferences: every token computed once, every nat accounted for.
+
+The names below are imported when they are first used: `import kilter` alone loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kilter import divergence, objectives
+    from kilter.data.reading import read_pairs
+    from kilter.errors import KilterError
+    from kilter.measure.config import ScoreConfig
+    from kilter.measure.score import score
+    from kilter.model.loading import load_scorer, load_tokenizer
+    from kilter.model.prepared import PreparedTree
+    from kilter.model.scorer import Scorer
+    from kilter.tokens.encoding import Encoder
+    from kilter.tokens.packing import pack
+    from kilter.tokens.sequence import TokenSequence
+    from kilter.tokens.tree import TokenTree
+    from kilter.train.align import align
+    from kilter.train.config import AlignConfig, SftConfig
+    from kilter.train.sft import sft
+
+    __version__: str
+
+__all__ = [
+    "AlignConfig",
+    "Encoder",
+    "KilterError",
+    "PreparedTree",
+    "ScoreConfig",
+    "Scorer",
+    "SftConfig",
+    "TokenSequence",
+    "TokenTree",
+    "__version__",
+    "align",
+    "divergence",
+    "load_scorer",
+    "load_tokenizer",
+    "objectives",
+    "pack",
+    "read_pairs",
+    "score",
+    "sft",
+]
+
+_MODULE_OF = {
+    "AlignConfig": "kilter.train.config",
+    "Encoder": "kilter.tokens.encoding",
+    "KilterError": "kilter.errors",
+    "PreparedTree": "kilter.model.prepared",
+    "ScoreConfig": "kilter.measure.config",
+    "Scorer": "kilter.model.scorer",
+    "SftConfig": "kilter.train.config",
+    "TokenSequence": "kilter.tokens.sequence",
+    "TokenTree": "kilter.tokens.tree",
+    "align": "kilter.train.align",
+    "load_scorer": "kilter.model.loading",
+    "load_tokenizer": "kilter.model.loading",
+    "pack": "kilter.tokens.packing",
+    "read_pairs": "kilter.data.reading",
+    "score": "kilter.measure.score",
+    "sft": "kilter.train.sft",
+}
+_PACKAGES = ("divergence", "objectives")
+
+
+# Type checkers know the names from the imports above, and are to miss those that are not there.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            value = version("kilter")
+        elif name in _PACKAGES:
+            value = import_module(f"kilter.{name}")
+        elif name in _MODULE_OF:
+            value = getattr(import_module(_MODULE_OF[name]), name)
+        else:
+            raise AttributeError(f"module 'kilter' has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

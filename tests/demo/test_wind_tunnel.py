@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from kilter.demo.config import DemoConfig
+from kilter.demo.frontier import tilt, with_off_grammar
 from kilter.demo.wind_tunnel import demo, measure
 from kilter.demo.world import restaurant
 from kilter.measure.statistics import Interval
@@ -23,17 +24,17 @@ def test_a_model_that_did_not_move_has_no_kl_and_the_optimum_is_itself():
 
 def test_the_tilted_world_is_its_own_optimum():
     world = restaurant()
-    own = [np.log(world.probability(i)) for i in range(len(world.prompts))]
-    tilted = [log_p + world.reward(i) / 0.7 for i, log_p in enumerate(own)]
-    tilted = [t - np.log(np.exp(t).sum()) for t in tilted]
-    flight = measure(world, own, tilted, NO_ACCURACY, 1.0)
+    leaky = [np.log(0.9 * world.probability(i)) for i in range(len(world.prompts))]
+    rewards = [np.append(world.reward(i), world.off_grammar_reward) for i in range(len(world.prompts))]
+    tilted = [tilt(with_off_grammar(log_p), r, 0.7)[:-1] for log_p, r in zip(leaky, rewards, strict=True)]
+    flight = measure(world, leaky, tilted, NO_ACCURACY, 1.0)
     assert flight.share_of_gain == pytest.approx(1.0, abs=1e-6)
     assert flight.beta_optimum == pytest.approx(0.7, rel=1e-6)
 
 
 def test_alignment_comes_near_the_exact_frontier(tmp_path):
     with (tmp_path / "console.txt").open("w") as stream:
-        flight = demo(DemoConfig(out=tmp_path / "demo"), Console(file=stream, width=120))
+        flight = demo(DemoConfig(out=tmp_path / "demo", pairs=12_000), Console(file=stream, width=120))
     assert flight.on_grammar_before > 0.85
     assert 0.1 < flight.kl < 2.0
     assert flight.share_of_gain > 0.6

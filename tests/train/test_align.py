@@ -125,7 +125,7 @@ def test_bfloat16_starts_at_log_2_and_learns_the_same(start, pairs_file, tmp_pat
 def test_demonstrations_are_learnt_and_their_held_out_cross_entropy_falls(start, pairs_file, tmp_path, console):
     before = RunDirectory(start.parent).read_metrics()
     assert before[0]["loss"] == pytest.approx(math.log(300), rel=0.1)
-    assert before[-1]["loss"] < 0.7 * before[0]["loss"]
+    assert before[-1]["loss"] < 0.85 * before[0]["loss"]
     sft(SftConfig(data=pairs_file, out=tmp_path / "run", model=str(start), holdout=8, learning_rate=1e-3), console)
     evals = [row for row in RunDirectory(tmp_path / "run").read_metrics() if row.get("split") == "eval"]
     assert evals[-1]["loss"] < evals[0]["loss"]

@@ -1,0 +1,88 @@
+# Each target works alone on a fresh machine: it makes a virtual environment first, and again whenever
+# pyproject.toml or constraints.txt changed.
+
+VENV ?= .venv
+DATA ?= ../shared/data
+TORCH ?=
+
+# Order: dpo_vs_trl.py makes the models that packing.py takes its tokenizer from.
+BENCH_WORK = build/bench
+BENCHMARKS = \
+	"dpo_vs_trl.py --data $(DATA) --work $(BENCH_WORK)" \
+	"answers.py" \
+	"evaluation.py" \
+	"packing.py --model $(BENCH_WORK)/8m --data $(DATA)/hh_harmless_test.jsonl.gz"
+
+PIP_INSTALL = $(VENV)/bin/python -m pip install -c constraints.txt
+PYTEST = $(VENV)/bin/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint check bench clean
+
+help:
+	@echo 'make demo     train and align a small model where the best possible result is known exactly'
+	@echo 'make test     every test but the slow ones'
+	@echo 'make slow     the tests that take minutes'
+	@echo 'make check    the gate: format, lint, types, import rules, tests'
+	@echo 'make lint     the gate without the tests'
+	@echo 'make bench    the benchmarks, peers beside kilter; DATA=DIR says where hh_harmless_test.jsonl.gz lies'
+	@echo 'make clean    delete the virtual environment and what was built'
+	@echo
+	@echo 'Variables:'
+	@echo '  PYTHON=/path/to/python3   which Python (3.11 or newer); default: the first one found'
+	@echo "  TORCH='torch --index-url https://download.pytorch.org/whl/cpu'"
+	@echo '                            which build of PyTorch; default: the one of the package index'
+	@echo '  PIP_INDEX_URL=...         as every other PIP_ variable: handed on to pip'
+
+demo: $(VENV)/installed
+	$(VENV)/bin/kilter demo
+
+test: $(VENV)/installed-dev
+	$(PYTEST) -m 'not slow'
+
+slow: $(VENV)/installed-dev
+	$(PYTEST) -m slow
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+
+# The import rules are among the tests (tests/test_import_rules.py).
+check: lint test
+
+bench: $(VENV)/installed-bench
+	@test -f '$(DATA)/hh_harmless_test.jsonl.gz' || { \
+		echo "make: no hh_harmless_test.jsonl.gz in $(DATA); fetch Anthropic's HH data and say where: make bench DATA=DIR" >&2; \
+		exit 1; }
+	@for benchmark in $(BENCHMARKS); do \
+		echo; echo "benchmarks/$$benchmark"; \
+		$(VENV)/bin/python benchmarks/$$benchmark || exit; \
+	done
+
+clean:
+	rm -rf '$(VENV)' build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/installed: PACKAGE = .
+$(VENV)/installed-dev: PACKAGE = .[dev]
+$(VENV)/installed-bench: PACKAGE = .[bench]
+
+# PyTorch comes first, and alone: an index that has its builds need not have everything else.
+$(VENV)/installed $(VENV)/installed-dev $(VENV)/installed-bench: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(if $(TORCH),$(PIP_INSTALL) --no-deps $(TORCH))
+	$(PIP_INSTALL) -e '$(PACKAGE)'
+	@touch $@
+
+# pip comes last into an environment: where it is missing, an earlier attempt was cut off.
+$(VENV)/bin/pip:
+	@for python in $(PYTHON) $(if $(PYTHON),,python3 python3.14 python3.13 python3.12 python3.11); do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		"$$python" -c 'import ensurepip, venv' 2>/dev/null || { \
+			echo "make: $$python cannot make virtual environments; install python3-venv (Debian: apt install python3-venv)" >&2; \
+			exit 1; }; \
+		echo "$$python -m venv $(VENV)"; \
+		exec "$$python" -m venv --clear '$(VENV)'; \
+	done; \
+	echo "make: found no Python 3.11 or newer$(if $(PYTHON), at $(PYTHON)); install one (Debian: apt install python3 python3-venv)," >&2; \
+	echo "      or say where it is: make PYTHON=/path/to/python3 ..." >&2; \
+	exit 1
