@@ -3,12 +3,12 @@
     pip install -c constraints.txt -e '.[bench]'
     python benchmarks/dpo_vs_trl.py --data ../shared/data
 
-The first 80 usable Anthropic HH rows in file order, batches of 8 pairs, beta 0.1, AdamW at 5e-5, clipping at 1. TRL runs
-twice: with 8 pairs to a pass, and at the best that was found for it on a CPU, one pair to a pass with gradients
+The first 80 usable Anthropic HH rows in file order, batches of 8 pairs, beta 0.1, AdamW at 5e-5, clipping at 1. TRL
+runs twice: with 8 pairs to a pass, and at the best that was found for it on a CPU, one pair to a pass with gradients
 accumulated, which pads nothing, and with glibc told to keep freed memory, as kilter does for itself. Neither uses
 gradient checkpointing. Prints a Markdown table: median seconds a step after one warm-up step, peak resident memory, the
-largest relative differences of loss and gradient norm from TRL's, and the share of the machine's own matrix-multiply rate
-that kilter's products reach. The runs of one row follow each other, so a noisy machine is noisy for all.
+largest relative differences of loss and gradient norm from TRL, and the share of the machine's own matrix-multiply
+rate that kilter's products reach. The runs of one row follow each other, so a noisy machine is noisy for all.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     print(
-        "| shape | type | system | s/step | steps/s of kilter | peak GB | memory of kilter | loss | norm | of matmul rate |"
+        "| shape | type | system | s/step | kilter is | peak GB | kilter takes | loss | norm | of matmul rate |"
     )
     print("|---|---|---|--:|--:|--:|--:|--:|--:|--:|")
     for shape in args.shapes:

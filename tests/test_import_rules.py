@@ -81,7 +81,8 @@ def imports_of(module: str, modules: dict[str, Path]) -> Iterator[Import]:
 
 def part_of(module: str) -> str:
     """The package, or module beside the packages, that a module of kilter belongs to."""
-    return (module.split(".") + ["__init__"])[1]
+    _, *below = module.split(".")
+    return below[0] if below else "__init__"
 
 
 def forbidden_edges(source: Path) -> list[str]:
@@ -108,11 +109,11 @@ def heavy_loads(source: Path) -> list[str]:
         pending = [start]
         while pending:
             module = pending.pop()
-            text_libraries = set() if READS_TEXT & set(chain_to) else TEXT_LIBRARIES
+            forbidden = HEAVY if module in READS_TEXT else HEAVY | TEXT_LIBRARIES
             for imported in imports_of(module, modules):
                 if not imported.on_load:
                     continue
-                if imported.module.split(".")[0] in HEAVY | text_libraries:
+                if imported.module.split(".")[0] in forbidden:
                     found.append(f"{chain_to[module]} imports {imported.module}")
                 # Loading a.b.c loads a and a.b first.
                 parents = imported.module.split(".")

@@ -1,0 +1,117 @@
+"""Claims about the command line, each run as a process of its own: quick help, and mistakes told in a sentence."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kilter.objectives import OBJECTIVES
+
+COMMANDS = ("align", "sft", "score", "demo")
+KILTER = "from kilter.cli import main; main()"
+# The same, and the heavy modules that it loaded as its last line.
+KILTER_AND_LOADED = """
+import sys
+from kilter.cli import main
+try:
+    main()
+finally:
+    print(sorted({"torch", "transformers", "tokenizers"} & set(sys.modules)))
+"""
+FRESH = "layers=1,hidden=16,heads=2,kv_heads=1,mlp=16,vocabulary=300,length=64"
+
+
+def kilter(*arguments: str | Path, code: str = KILTER) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "Say a letter.", "chosen": " b", "rejected": " 1"}\n' * 4)
+    return path
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
+def test_help_and_version_load_nothing_heavy(arguments: list[str]) -> None:
+    ran = kilter(*arguments, code=KILTER_AND_LOADED)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_names_every_command() -> None:
+    assert set(COMMANDS) <= set(kilter("--help").stdout.split())
+
+
+def test_help_of_align_names_every_objective_that_learns_from_pairs() -> None:
+    named = set(re.findall(r"\w+", kilter("align", "--help").stdout))
+    assert {name for name, row in OBJECTIVES.items() if row.takes != "answers"} <= named
+
+
+def the_one_line(ran: subprocess.CompletedProcess[str]) -> str:
+    """What a failed command says is wrong; it must be one line, of which progress messages are none."""
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    (line,) = (line for line in ran.stderr.splitlines() if line.startswith("error: "))
+    assert ran.stderr.endswith(line + "\n")
+    return line
+
+
+def test_a_missing_file_is_told_in_one_line(tmp_path: Path) -> None:
+    ran = kilter("align", "--model", "m", "--data", tmp_path / "none.jsonl", "--out", tmp_path / "run")
+    assert "none.jsonl: cannot be read: No such file" in the_one_line(ran)
+    assert ran.stderr.count("\n") == 1
+
+
+def test_an_unknown_objective_is_told_with_those_there_are(pairs: Path, tmp_path: Path) -> None:
+    ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", "--objective", "dpp")
+    assert "no objective 'dpp'; choose one of: dpo, " in the_one_line(ran)
+    assert ran.stderr.count("\n") == 1
+
+
+def test_an_option_that_the_objective_would_ignore_is_refused(pairs: Path, tmp_path: Path) -> None:
+    given = ["--objective", "ipo", "--label-smoothing", "0.1"]
+    ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", *given)
+    assert "objective 'ipo' does not use label_smoothing" in the_one_line(ran)
+    assert ran.stderr.count("\n") == 1
+
+
+def test_two_evaluation_sets_are_refused(pairs: Path, tmp_path: Path) -> None:
+    given = ["--holdout", "1", "--eval-data", pairs]
+    ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", *given)
+    assert "give one of them" in the_one_line(ran)
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_value_out_of_bounds_is_told_with_its_flag(pairs: Path, tmp_path: Path) -> None:
+    ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", "--label-smoothing", "0.5")
+    assert "label-smoothing" in the_one_line(ran)
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_directory_in_use_is_left_as_it_is(pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    ran = kilter("sft", "--from-scratch", FRESH, "--data", pairs, "--out", out, "--overwrite")
+    assert "it does not look like a run" in the_one_line(ran)
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+def test_a_misspelt_flag_gets_a_suggestion(pairs: Path, tmp_path: Path) -> None:
+    ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", "--lable-smoothing", "0.1")
+    assert ran.returncode
+    assert "Traceback" not in ran.stderr
+    assert "Did you mean --label-smoothing?" in ran.stderr
+
+
+def test_a_misspelt_command_gets_a_suggestion() -> None:
+    ran = kilter("algin")
+    assert ran.returncode
+    assert 'Did you mean "align"?' in ran.stderr
