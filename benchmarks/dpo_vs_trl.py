@@ -38,9 +38,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    print(
-        "| shape | type | system | s/step | kilter is | peak GB | kilter takes | loss | norm | of matmul rate |"
-    )
+    print("| shape | type | system | s/step | kilter is | peak GB | kilter takes | loss | norm | of matmul rate |")
     print("|---|---|---|--:|--:|--:|--:|--:|--:|--:|")
     for shape in args.shapes:
         model, pairs = prepare(shape, args.data, args.work)
