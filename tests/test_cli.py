@@ -25,9 +25,6 @@ finally:
 FRESH = "layers=1,hidden=16,heads=2,kv_heads=1,mlp=16,vocabulary=300,length=64"
 
 
-OWN_WORDS = pytest.mark.xfail(strict=True, reason="a refused configuration is shown in pydantic's words")
-
-
 def kilter(*arguments: str | Path, code: str = KILTER) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
@@ -85,7 +82,6 @@ def test_an_option_that_the_objective_would_ignore_is_refused(pairs: Path, tmp_p
     assert ran.stderr.count("\n") == 1
 
 
-@OWN_WORDS
 def test_two_evaluation_sets_are_refused(pairs: Path, tmp_path: Path) -> None:
     given = ["--holdout", "1", "--eval-data", pairs]
     ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", *given)
@@ -93,7 +89,6 @@ def test_two_evaluation_sets_are_refused(pairs: Path, tmp_path: Path) -> None:
     assert ran.stderr.count("\n") == 1
 
 
-@OWN_WORDS
 def test_a_value_out_of_bounds_is_told_with_its_flag(pairs: Path, tmp_path: Path) -> None:
     ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", "--label-smoothing", "0.5")
     assert "label-smoothing" in the_one_line(ran)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
 from rich.console import Console
 
 from kilter.demo.config import DemoConfig
@@ -67,11 +68,32 @@ def demo(*, config: Annotated[DemoConfig | None, Parameter(name="*")] = None) ->
 def main() -> None:
     """The `kilter` command. What a user can mend is told in a sentence; anything else keeps its traceback."""
     try:
-        app(sys.argv[1:])
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        fail(in_a_line(error))
     except KilterError as error:
-        Console(stderr=True).print("[bold red]error:[/] ", end="")
-        print(error, file=sys.stderr)
-        sys.exit(1)
+        fail(str(error))
     except KeyboardInterrupt:
         print("\nstopped before the end; nothing was saved", file=sys.stderr)
         sys.exit(130)
+
+
+def fail(message: str) -> NoReturn:
+    Console(stderr=True).print("[bold red]error:[/] ", end="")
+    print(message, file=sys.stderr)
+    sys.exit(1)
+
+
+def in_a_line(error: CycloptsError) -> str:
+    """What is wrong with the flags, in flags' names; pydantic's own text names its internals."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ValidationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return " ".join(str(error).split())
+    problems = []
+    for problem in cause.errors():
+        flag = "".join(f"--{part} ".replace("_", "-") for part in problem["loc"])
+        got = f", got {problem['input']}" if flag else ""
+        problems.append(f"{flag}{problem['msg'].removeprefix('Value error, ')}{got}".replace("Input should", "should"))
+    return "; ".join(problems)

@@ -28,7 +28,7 @@ def load_model(name: str, device: torch.device | str = "cpu") -> PreTrainedModel
     Raises ModelError where there is none. Code that comes with a model is never run.
     """
     try:
-        with _no_bar_for_a_directory(name):
+        with no_bar_for_a_directory(name):
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 _existing(name, "config.json"), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
             )
@@ -100,7 +100,7 @@ def pick_device(name: str) -> torch.device:
 
 
 @contextmanager
-def _no_bar_for_a_directory(name: str) -> Iterator[None]:
+def no_bar_for_a_directory(name: str) -> Iterator[None]:
     """Reading a local file takes a moment; only a download deserves a progress bar."""
     quiet = Path(name).is_dir() and logging.is_progress_bar_enabled()
     if quiet:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from kilter.data.run_directory import RunDirectory, staged
 from kilter.data.toml import to_toml
 from kilter.errors import ConfigError
-from kilter.model.loading import longest_sequence
+from kilter.model.loading import longest_sequence, no_bar_for_a_directory
 from kilter.model.scorer import Scorer
 from kilter.tokens.encoding import Encoder, Limits
 from kilter.train.config import RunConfig
@@ -63,7 +63,7 @@ def template_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str | None:
 
 def save_result(run: RunDirectory, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     """Save model and tokenizer so that transformers alone loads them; there whole, or not at all."""
-    with staged(run.model) as directory:
+    with staged(run.model) as directory, no_bar_for_a_directory(str(directory)):
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
 
