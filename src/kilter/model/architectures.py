@@ -26,13 +26,14 @@ class Architecture(NamedTuple):
 
     path: Path
     logits: Callable[[Any, Tensor], Tensor] | None = None
+    llama_like: bool = False
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "llama": Architecture("tree"),
-    "mistral": Architecture("tree"),
-    "qwen2": Architecture("tree"),
-    "qwen3": Architecture("tree"),
+    "llama": Architecture("tree", llama_like=True),
+    "mistral": Architecture("tree", llama_like=True),
+    "qwen2": Architecture("tree", llama_like=True),
+    "qwen3": Architecture("tree", llama_like=True),
     "gemma2": Architecture("tree", _soft_capped),
     "gpt2": Architecture("tree"),
     "gpt_neox": Architecture("tree"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kilter.errors import ModelError
+from kilter.model import llama
 from kilter.model.architectures import Path, architecture_of, exact_up_to
 from kilter.model.attention import use_tree_attention
 from kilter.model.autocast import keep_weights_cast, share_casts
@@ -52,7 +53,7 @@ class Scorer(nn.Module):
             if self.architecture.path != "tree":
                 raise ModelError(f"{model.config.model_type} models cannot be scored as a tree; use path='separate'")
             use_tree_attention(model)
-        if autocast is not None:
+        if autocast is not None and not (self.architecture.llama_like and llama.serves(model)):
             share_casts(model.base_model, autocast)
 
     @property
@@ -99,6 +100,9 @@ class Scorer(nn.Module):
             )
         with torch.autocast(tree.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             if self.path == "tree":
+                if self.architecture.llama_like and llama.serves(self.model):
+                    with torch.autocast(tree.device.type, enabled=False):
+                        return llama.last_hidden(self.model, tree, embeddings_TD, self.autocast)
                 given = {"input_ids": tree.ids_T[None]} if embeddings_TD is None else {}
                 given |= {} if embeddings_TD is None else {"inputs_embeds": embeddings_TD[None]}
                 backbone: nn.Module = self.model.base_model
