@@ -34,6 +34,7 @@ GROUPED: dict[str, Any] = SHAPE | {"num_key_value_heads": 2, "head_dim": 8}
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", GROUPED),
     "llama_tied": ("llama", GROUPED | {"tie_word_embeddings": True}),
+    "llama_biased": ("llama", GROUPED | {"attention_bias": True, "mlp_bias": True}),
     "qwen2": (
         "qwen2",
         GROUPED | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},

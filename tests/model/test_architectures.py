@@ -184,12 +184,12 @@ def test_activation_checkpointing_does_not_change_the_gradient(shape: str, tiny_
     dropout = dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0) if shape == "gpt2" else {}
     gradients = []
     for checkpointing in (False, True):
-        model = tiny_model(shape, **dropout).train()
+        model = in_float64(tiny_model(shape, **dropout)).train()
         if checkpointing:
             model.activation_checkpointing_enable()
-        (scores(Scorer(model), tree()).double() @ SLOPE).backward()
+        (scores(Scorer(model), tree()) @ SLOPE).backward()
         gradients.append(flat_gradient(model))
-    assert relative_difference(*gradients) <= 1e-6
+    assert relative_difference(*gradients) <= 1e-12
 
 
 @pytest.mark.parametrize(

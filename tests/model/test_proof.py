@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from conftest import TINY
 from kilter.errors import ProofError
-from kilter.model import attention, head, prepared, proof
+from kilter.model import attention, head, llama, prepared, proof
 from kilter.model.architectures import ARCHITECTURES, Architecture
 from kilter.model.blocks import Block
 from kilter.model.prepared import PreparedTree
@@ -257,6 +257,20 @@ def test_what_only_the_real_weights_show_is_refused(tiny_model: MakeModel, monke
 
 
 # Gradients
+
+
+@pytest.mark.parametrize("part", [llama._NormLinear, llama._AddLinear, llama._Rotate])
+def test_a_layers_own_backward_that_is_off_by_a_hundredth_is_caught(
+    part: Any, tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = part.backward
+
+    def off(ctx: Any, *gradients: Tensor) -> Any:
+        first, *rest = right(ctx, *gradients)
+        return 1.01 * first, *rest
+
+    monkeypatch.setattr(part, "backward", staticmethod(off))
+    assert_caught(tiny_model("llama"), "gradient: that of .* is off by")
 
 
 def test_a_parameter_that_attention_cuts_off_is_caught(tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:

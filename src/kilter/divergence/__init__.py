@@ -1,5 +1,5 @@
 """Exact divergences and entropies; the units are nats."""
 
-from kilter.divergence.discrete import entropy, kl
+from kilter.divergence.discrete import entropy, expectation, kl
 
-__all__ = ["entropy", "kl"]
+__all__ = ["entropy", "expectation", "kl"]

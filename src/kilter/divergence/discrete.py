@@ -13,18 +13,21 @@ from array_api_compat import array_namespace
 Array = Any
 
 
+def expectation(p: Array, value: Array) -> Array:
+    """sum p * value along the last axis, where outcomes of probability 0 count nothing, whatever their value."""
+    xp = array_namespace(p, value)
+    # The inner `where` keeps 0 x inf out of the product, and NaN out of its gradient.
+    return xp.sum(p * xp.where(p > 0, value, xp.zeros_like(value)), axis=-1)
+
+
 def entropy(log_p: Array) -> Array:
     """Entropy H(p) = -sum p log p along the last axis, with 0 log 0 = 0."""
-    xp = array_namespace(log_p)
-    p = xp.exp(log_p)
-    # The inner `where` keeps 0 x -inf out of the product, and NaN out of its gradient.
-    return -xp.sum(p * xp.where(p > 0, log_p, xp.zeros_like(log_p)), axis=-1)
+    return -expectation(array_namespace(log_p).exp(log_p), log_p)
 
 
 def kl(log_p: Array, log_q: Array) -> Array:
     """KL(p, q) = sum p log(p / q) along the last axis: 0 log 0 = 0, and inf where p > 0 = q."""
     xp = array_namespace(log_p, log_q)
-    p = xp.exp(log_p)
     with np.errstate(invalid="ignore"):  # -inf - -inf, where both rule an outcome out
         log_ratio = log_p - log_q
-    return xp.sum(p * xp.where(p > 0, log_ratio, xp.zeros_like(p)), axis=-1)
+    return expectation(xp.exp(log_p), log_ratio)

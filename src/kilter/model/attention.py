@@ -133,8 +133,10 @@ class _BlockAttention(torch.autograd.Function):
                 ctx.softcap,
             )
             met = fresh - rows.start
-            grad_query[:, :, rows.start : fresh] += part[:, :, :met]
-            grad_query[:, :, fresh : rows.stop] = part[:, :, met:]
+            if met:
+                grad_query[:, :, rows.start : fresh] += part[:, :, :met]
+            if fresh < rows.stop:
+                grad_query[:, :, fresh : rows.stop] = part[:, :, met:]
         return grad_query, grad_key, grad_value, None, None, None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -79,28 +80,55 @@ class Beside(NamedTuple):
     hidden_ND: Tensor
 
 
-class RowFunction(NamedTuple):
-    """A function of log-probs (N, V): one value for each row, or for each target.
+class Rows:
+    """Some rows' log-probs (N, V), and those of the model beside; what several functions need is formed once."""
 
-    `value` takes the rows' log-probs, their targets, and the log-probs of the model beside (None without one).
-    """
+    def __init__(self, log_p_NV: Tensor, log_q_NV: Tensor | None = None) -> None:
+        self.log_p, self.log_q = log_p_NV, log_q_NV
+
+    @cached_property
+    def p(self) -> Tensor:
+        return self.log_p.exp()
+
+    @cached_property
+    def q(self) -> Tensor:
+        assert self.log_q is not None
+        return self.log_q.exp()
+
+    @cached_property
+    def log_ratio(self) -> Tensor:
+        assert self.log_q is not None
+        return self.log_p - self.log_q
+
+
+class RowFunction(NamedTuple):
+    """A function of a model's distributions: one value for each row, or for each target."""
 
     name: str
-    value: Callable[[Tensor, Targets, Any], Tensor]
+    value: Callable[[Rows, Targets], Tensor]
     per_target: bool = False
 
 
-def _gather(log_p_NV: Tensor, targets: Targets, log_q_NV: Tensor | None) -> Tensor:
+def _gather(log_p_NV: Tensor, targets: Targets) -> Tensor:
     return log_p_NV[targets.row_M, targets.id_M]
 
 
-LOG_PROB = RowFunction("log_prob", _gather, per_target=True)
-ENTROPY = RowFunction("entropy", lambda log_p, _, log_q: divergence.entropy(log_p))
-REFERENCE_LOG_PROB = RowFunction(
-    "reference log_prob", lambda log_p, targets, log_q: _gather(log_q, targets, None), per_target=True
-)
-KL_POLICY_REFERENCE = RowFunction("kl(policy, reference)", lambda log_p, _, log_q: divergence.kl(log_p, log_q))
-KL_REFERENCE_POLICY = RowFunction("kl(reference, policy)", lambda log_p, _, log_q: divergence.kl(log_q, log_p))
+def _reference_log_prob(rows: Rows, targets: Targets) -> Tensor:
+    assert rows.log_q is not None
+    return _gather(rows.log_q, targets)
+
+
+def _expectation(p_NV: Tensor, value_NV: Tensor) -> Tensor:
+    """`divergence.expectation`, in a third of its passes while no outcome is ruled out."""
+    plain = (p_NV * value_NV).sum(-1)
+    return divergence.expectation(p_NV, value_NV) if plain.isnan().any() else plain
+
+
+LOG_PROB = RowFunction("log_prob", lambda rows, targets: _gather(rows.log_p, targets), per_target=True)
+ENTROPY = RowFunction("entropy", lambda rows, _: -_expectation(rows.p, rows.log_p))
+REFERENCE_LOG_PROB = RowFunction("reference log_prob", _reference_log_prob, per_target=True)
+KL_POLICY_REFERENCE = RowFunction("kl(policy, reference)", lambda rows, _: _expectation(rows.p, rows.log_ratio))
+KL_REFERENCE_POLICY = RowFunction("kl(reference, policy)", lambda rows, _: -_expectation(rows.q, rows.log_ratio))
 
 
 def chunk_rows(vocabulary: int) -> int:
@@ -184,7 +212,8 @@ class _AnyFunction:
             if self.beside is not None:
                 with torch.no_grad():
                     log_q = self.beside.head(self.beside.hidden_ND[rows]).log_softmax(-1)
-            self.results = tuple(function.value(log_p, targets, log_q) for function in self.functions)
+            distributions = Rows(log_p, log_q)
+            self.results = tuple(function.value(distributions, targets) for function in self.functions)
         return self.results
 
     def backward(self, gradients: Sequence[Tensor | None]) -> Tensor:
@@ -227,7 +256,7 @@ class _LinearLogProb:
         logits = torch.mm(self.hidden, self.weight_VD.T)
         type_ = torch.float64 if logits.dtype == torch.float64 else torch.float32
         self.log_p = torch.log_softmax(logits, -1, dtype=type_)
-        return (LOG_PROB.value(self.log_p, targets, None),)
+        return (_gather(self.log_p, targets),)
 
     def backward(self, gradients: Sequence[Tensor | None]) -> Tensor:
         (grad_M,) = gradients

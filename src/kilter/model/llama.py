@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
-from kilter.model.attention import tree_attention
+from kilter.model import attention
 from kilter.model.prepared import PreparedTree
 
 
@@ -30,7 +30,7 @@ def serves(model: PreTrainedModel) -> bool:
         and embedding.weight.dtype in (torch.float32, torch.float64)
         and config.hidden_act in ("silu", "swish")
         and not (model.training and config.attention_dropout)
-        and not model.is_gradient_checkpointing
+        and not model.is_activation_checkpointing
         and all(map(_is_plain, _linears(backbone)))
     )
 
@@ -62,18 +62,18 @@ def _layer(
     rows_N: Tensor | None = None,
 ) -> Tensor:
     """One layer for all nodes, or for the rows named."""
-    attention, mlp = layer.self_attn, layer.mlp
-    x, *projected = _norm_linear(x, layer.input_layernorm, (attention.q_proj, attention.k_proj, attention.v_proj), type_)
-    query, key, value = (part.unflatten(-1, (-1, attention.head_dim)) for part in projected)
-    if hasattr(attention, "q_norm"):
-        query, key = attention.q_norm(query), attention.k_norm(key)
+    mixer, mlp = layer.self_attn, layer.mlp
+    x, *projected = _norm_linear(x, layer.input_layernorm, (mixer.q_proj, mixer.k_proj, mixer.v_proj), type_)
+    query, key, value = (part.unflatten(-1, (-1, mixer.head_dim)) for part in projected)
+    if hasattr(mixer, "q_norm"):
+        query, key = mixer.q_norm(query), mixer.k_norm(key)
     query, key = _Rotate.apply(query, *angles), _Rotate.apply(key, *angles)  # type: ignore[no-untyped-call]
-    heads = (part.to(x.dtype).transpose(0, 1)[None] for part in (query, key, value))
-    mixed = tree_attention(*heads, tree, scale=attention.scaling, window=_window(attention))
+    query, key, value = (part.to(x.dtype).transpose(0, 1)[None] for part in (query, key, value))
+    mixed = attention.tree_attention(query, key, value, tree, scale=mixer.scaling, window=_window(mixer))
     mixed = mixed[0].transpose(0, 1).flatten(1)
     if rows_N is not None:
         x, mixed = x[rows_N], mixed[rows_N]
-    x = _add_linear(x, mixed, None, attention.o_proj, type_)
+    x = _add_linear(x, mixed, None, mixer.o_proj, type_)
     x, gate, up = _norm_linear(x, layer.post_attention_layernorm, (mlp.gate_proj, mlp.up_proj), type_)
     return _add_linear(x, up, gate, mlp.down_proj, type_)
 
