@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    settle(given.device)
+    settle()
     args = json.loads(given.pairs.read_text())
     result = run(args, given)
     given.out.write_text(json.dumps(result))

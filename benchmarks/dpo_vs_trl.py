@@ -103,13 +103,16 @@ def measured_rate(dtype: str, device: str) -> float:
 
 def product_operations(shape: str, step: dict[str, Any]) -> float:
     """Floating-point operations of a step's weight products: policy forward and backward (6 for each weight and
-    node), reference forward (2). Attention's own products are not counted."""
+    node), reference forward (2). The last layer is computed for scored rows alone, its queries, keys and values
+    aside. Attention's own products are not counted."""
     config = SHAPES[shape]
     hidden, head_size = config["hidden_size"], config["hidden_size"] // config["num_attention_heads"]
     keys = config["num_key_value_heads"] * head_size
-    layer = 2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * config["intermediate_size"]
-    backbone = config["num_hidden_layers"] * layer * step["nodes"]
-    return 8.0 * (backbone + hidden * config["vocab_size"] * step["rows"])
+    inward, outward = hidden * hidden + 2 * hidden * keys, hidden * hidden + 3 * hidden * config["intermediate_size"]
+    layers = config["num_hidden_layers"]
+    by_node = layers * inward + (layers - 1) * outward
+    by_row = outward + hidden * config["vocab_size"]
+    return 8.0 * (by_node * step["nodes"] + by_row * step["rows"])
 
 
 def rows(shape: str, dtype: str, results: dict[str, dict[str, Any]], rate: float) -> list[str]:

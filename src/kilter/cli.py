@@ -26,7 +26,7 @@ def align(*, config: Annotated[AlignConfig, Parameter(name="*")]) -> None:
     """Align a model with preference pairs."""
     from kilter.train.machine import settle
 
-    settle(config.device)
+    settle()
     from kilter.train.align import align
 
     align(config)
@@ -37,7 +37,7 @@ def sft(*, config: Annotated[SftConfig, Parameter(name="*")]) -> None:
     """Teach a model to say what the examples say; or begin one from scratch."""
     from kilter.train.machine import settle
 
-    settle(config.device)
+    settle()
     from kilter.train.sft import sft
 
     sft(config)
@@ -48,7 +48,7 @@ def score(*, config: Annotated[ScoreConfig, Parameter(name="*")]) -> None:
     """Score preference pairs under a model, and against a reference."""
     from kilter.train.machine import settle
 
-    settle(config.device)
+    settle()
     from kilter.measure.score import score
 
     score(config)

@@ -10,14 +10,14 @@ import sys
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
-def settle(device: str = "cpu") -> None:
+def settle() -> None:
     """Keep freed memory for the next step, and let waiting threads sleep. Call before torch is imported.
 
     A training step on a CPU frees and takes back gigabytes; giving each buffer back to the kernel costs more in page
     faults than many a matrix product. And a thread that waits for the others by spinning, as is the default, holds
     the very core that they need as soon as anything else runs on the machine. Does nothing outside Linux.
     """
-    if device != "cpu" or sys.platform != "linux":
+    if sys.platform != "linux":
         return
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if "OMP_WAIT_POLICY" not in os.environ:
