@@ -71,7 +71,7 @@ def test_a_missing_file_is_told_in_one_line(tmp_path: Path) -> None:
 
 def test_an_unknown_objective_is_told_with_those_there_are(pairs: Path, tmp_path: Path) -> None:
     ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", "--objective", "dpp")
-    assert "no objective 'dpp'; choose one of: dpo, " in the_one_line(ran)
+    assert the_one_line(ran).endswith("no objective 'dpp'; choose one of: dpo, ipo, ipo_mean, hinge, kto")
     assert ran.stderr.count("\n") == 1
 
 
@@ -102,6 +102,12 @@ def test_a_directory_in_use_is_left_as_it_is(pairs: Path, tmp_path: Path) -> Non
     ran = kilter("sft", "--from-scratch", FRESH, "--data", pairs, "--out", out, "--overwrite")
     assert "it does not look like a run" in the_one_line(ran)
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+def test_a_directory_in_use_is_told_before_anything_is_loaded(pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    ran = kilter("align", "--model", "no-such-model", "--data", pairs, "--out", tmp_path)
+    assert "exists and is not empty" in the_one_line(ran)
 
 
 def test_a_misspelt_flag_gets_a_suggestion(pairs: Path, tmp_path: Path) -> None:

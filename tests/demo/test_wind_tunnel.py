@@ -39,3 +39,14 @@ def test_alignment_comes_near_the_exact_frontier(tmp_path):
     assert 0.1 < flight.kl < 2.0
     assert flight.share_of_gain > 0.6
     assert flight.accuracy > 0.9 * flight.ceiling
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_demo_as_it_comes_reaches_seven_tenths_of_what_is_possible(seed, tmp_path):
+    with (tmp_path / "console.txt").open("w") as stream:
+        flight = demo(DemoConfig(out=tmp_path / "demo", seed=seed), Console(file=stream, width=120))
+    assert flight.kl < 1.5
+    assert flight.share_of_gain > 0.7
+    assert flight.on_grammar_after >= flight.on_grammar_before
+    assert flight.accuracy > 0.9 * flight.ceiling

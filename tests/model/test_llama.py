@@ -84,7 +84,11 @@ def hooked(model: PreTrainedModel) -> None:
     model.base_model.layers[0].self_attn.o_proj.register_forward_hook(lambda module, given, out: 2 * out)
 
 
-@pytest.mark.parametrize("change", [wrapped, hooked])
+def steered(model: PreTrainedModel) -> None:
+    model.base_model.layers[0].register_forward_pre_hook(lambda layer, given: (given[0] + 1, *given[1:]))
+
+
+@pytest.mark.parametrize("change", [wrapped, hooked, steered])
 def test_a_changed_layer_is_run_as_it_is(change: Callable[[PreTrainedModel], None], tiny_model: MakeModel) -> None:
     plain, changed = tiny_model("llama"), tiny_model("llama")
     change(changed)

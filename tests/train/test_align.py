@@ -1,5 +1,6 @@
 """Whole runs on tiny models: from a file to a model that transformers loads."""
 
+import hashlib
 import json
 import math
 
@@ -12,7 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kilter.data.reading import read_pairs
 from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError, DataError, RunError
+from kilter.model.head import SHAPE_MULTIPLE
 from kilter.model.loading import load_scorer, load_tokenizer
+from kilter.model.scorer import Scorer
 from kilter.train.align import align
 from kilter.train.config import AlignConfig, SftConfig
 from kilter.train.sft import sft
@@ -120,6 +123,32 @@ def test_bfloat16_starts_at_log_2_and_learns_the_same(start, pairs_file, tmp_pat
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-3)
     saved = AutoModelForCausalLM.from_pretrained(aligned.model, dtype="auto")
     assert saved.dtype == torch.float32
+
+
+def test_under_bfloat16_every_tree_of_a_run_has_a_size_that_kernels_are_compiled_for(
+    start, pairs_file, tmp_path, console, monkeypatch
+):
+    sizes, hidden = [], Scorer.hidden
+
+    def counted(self, tree, *given):
+        if self.autocast is not None:  # the proof's own texts are scored in float32
+            sizes.append(len(tree))
+        return hidden(self, tree, *given)
+
+    monkeypatch.setattr(Scorer, "hidden", counted)
+    for objective in ("dpo", "kto"):
+        run(objective, start, pairs_file, tmp_path / objective, console, precision="bfloat16", max_steps=2)
+    assert sizes
+    assert [size for size in sizes if size % SHAPE_MULTIPLE] == []
+
+
+def test_the_manifest_has_the_fingerprints_of_all_files(start, pairs_file, tmp_path, console):
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text("".join(pairs_file.read_text().splitlines(keepends=True)[:5]))
+    run("dpo", start, pairs_file, tmp_path / "run", console, eval_data=held_out, holdout=0, max_steps=1)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["data"]["sha256"] == hashlib.sha256(pairs_file.read_bytes()).hexdigest()
+    assert manifest["eval_data"]["sha256"] == hashlib.sha256(held_out.read_bytes()).hexdigest()
 
 
 def test_demonstrations_are_learnt_and_their_held_out_cross_entropy_falls(start, pairs_file, tmp_path, console):

@@ -55,13 +55,20 @@ class RunDirectory:
         if it has a manifest.json and nothing that a run does not write.
         """
         run = cls(path)
+        run.check_free(overwrite=overwrite)
         with _run_error(run.path):
-            if run.path.exists() and not run.path.is_dir():
-                raise RunError(f"{run.path} is a file; expected a directory for the run; choose another --out")
-            if run.path.is_dir() and any(run.path.iterdir()):
-                _delete_run(run.path, overwrite)
+            if run.path.is_dir():
+                _delete_run(run.path)
             run.path.mkdir(parents=True, exist_ok=True)
         return run
+
+    def check_free(self, *, overwrite: bool = False) -> None:
+        """Raise what `create` would raise, so that a long preparation is not for nothing; touches nothing."""
+        with _run_error(self.path):
+            if self.path.exists() and not self.path.is_dir():
+                raise RunError(f"{self.path} is a file; expected a directory for the run; choose another --out")
+            if self.path.is_dir() and any(self.path.iterdir()):
+                _check_replaceable(self.path, overwrite)
 
     @property
     def model(self) -> Path:
@@ -157,7 +164,7 @@ def sha256_of(path: str | PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _delete_run(path: Path, overwrite: bool) -> None:
+def _check_replaceable(path: Path, overwrite: bool) -> None:
     if not overwrite:
         raise RunError(f"{path} exists and is not empty; choose another --out, or replace it with --overwrite")
     if not (path / MANIFEST).is_file():
@@ -171,6 +178,9 @@ def _delete_run(path: Path, overwrite: bool) -> None:
             f"{path} holds {sorted(foreign)[0]!r}, which no run writes; --overwrite replaces only runs; "
             "move it elsewhere, or choose another --out"
         )
+
+
+def _delete_run(path: Path) -> None:
     # The manifest goes last: a deletion that is cut short can be taken up again.
     for entry in sorted(path.iterdir(), key=lambda entry: entry.name == MANIFEST):
         if entry.is_dir() and not entry.is_symlink():

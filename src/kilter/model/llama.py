@@ -31,7 +31,8 @@ def serves(model: PreTrainedModel) -> bool:
         and config.hidden_act in ("silu", "swish")
         and not (model.training and config.attention_dropout)
         and not model.is_activation_checkpointing
-        and all(map(_is_plain, _linears(backbone)))
+        and all(type(linear) is nn.Linear for linear in _linears(backbone))
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.layers.modules())  # type: ignore[union-attr]
     )
 
 
@@ -221,7 +222,3 @@ def _linears(backbone: Any) -> Iterator[nn.Module]:
         attention, mlp = layer.self_attn, layer.mlp
         yield from (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
         yield from (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-
-
-def _is_plain(module: nn.Module) -> bool:
-    return type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks

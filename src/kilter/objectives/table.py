@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,10 +108,11 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def objective(name: str) -> Objective:
-    """The row of that name; a ConfigError names those there are."""
+def objective(name: str, takes: Collection[str] = ("pairs", "labelled", "answers")) -> Objective:
+    """The row of that name; a ConfigError names those there are among rows that take such examples."""
     if name not in OBJECTIVES:
-        raise ConfigError(f"there is no objective {name!r}; choose one of: {', '.join(OBJECTIVES)}")
+        there_are = [other for other, row in OBJECTIVES.items() if row.takes in takes]
+        raise ConfigError(f"there is no objective {name!r}; choose one of: {', '.join(there_are)}")
     return OBJECTIVES[name]
 
 

@@ -22,7 +22,14 @@ from kilter.tokens.encoding import EncodedPair
 from kilter.train.batches import Batch, pair_batch
 from kilter.train.config import AlignConfig
 from kilter.train.loop import fit, total_steps
-from kilter.train.setup import begin_run, make_encoder, save_result, seed_everything, split, template_fingerprint
+from kilter.train.setup import (
+    begin_run,
+    make_encoder,
+    read_examples,
+    save_result,
+    seed_everything,
+    template_fingerprint,
+)
 from kilter.train.step import score_completions
 
 
@@ -41,35 +48,26 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
     Raises a KilterError (of data, configuration, model or run) for whatever the user can mend.
     """
     console = console or Console(stderr=True)
-    row = objective(config.objective)
+    row = objective(config.objective, takes=("pairs", "labelled"))
     options = resolve_options(config.objective, _given_options(config))
     _check_objective(row, config)
     device = pick_device(config.device)
     seed_everything(config.seed)
 
-    data = read_pairs(config.data, skip_bad=config.skip_bad)
-    console.print(data.describe(), highlight=False, soft_wrap=True)
-    held_out = None if config.eval_data is None else read_pairs(config.eval_data, skip_bad=config.skip_bad)
-    train_rows, eval_rows = (data.rows, held_out.rows) if held_out else split(data.rows, config.holdout)
-
+    examples = read_examples(config, read_pairs, console)
     tokenizer = load_tokenizer(config.model)
     policy = load_scorer(config.model, precision=config.precision, device=device, strict=config.strict)
     reference = _reference(config, policy) if row.needs_reference else None
     encoder = make_encoder(tokenizer, config, policy)
-    pairs, report = encoder.encode_pairs(train_rows)
+    pairs, report = encoder.encode_pairs(examples.train)
     console.print(report.describe(), highlight=False, soft_wrap=True)
-    eval_pairs = encoder.encode_pairs(eval_rows).rows if len(eval_rows) else []
+    eval_pairs = encoder.encode_pairs(examples.held_out).rows if examples.held_out else []
 
     facts = {
         "model": config.model,
         "reference": config.reference or config.model,
         "template_sha256": template_fingerprint(tokenizer),
-        "data": {
-            "path": str(config.data),
-            "sha256": data.sha256,
-            "format": data.format,
-            "bad_rows": len(data.bad_rows),
-        },
+        **examples.facts,
         "encoding": asdict(report),
         "scoring_path": policy.path,
     }
@@ -140,7 +138,13 @@ def _reference(config: AlignConfig, policy: Scorer) -> Scorer:
 
 
 def _batch(pairs: Sequence[EncodedPair], row: Objective, config: AlignConfig, policy: Scorer) -> Batch:
-    return pair_batch(pairs, node_budget=config.node_budget, mismatched=row.takes == "labelled", device=policy.device)
+    return pair_batch(
+        pairs,
+        node_budget=config.node_budget,
+        mismatched=row.takes == "labelled",
+        device=policy.device,
+        node_multiple=policy.node_multiple,
+    )
 
 
 def _mean_loss(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
+from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from kilter.data.reading import Dataset
+from kilter.data.records import Demonstration, Pair
 from kilter.data.run_directory import RunDirectory, staged
 from kilter.data.toml import to_toml
 from kilter.errors import ConfigError
@@ -20,7 +24,7 @@ from kilter.model.scorer import Scorer
 from kilter.tokens.encoding import Encoder, Limits
 from kilter.train.config import RunConfig
 
-T = TypeVar("T")
+R = TypeVar("R", Pair, Demonstration)
 
 
 def make_encoder(tokenizer: PreTrainedTokenizerFast, config: RunConfig, policy: Scorer) -> Encoder:
@@ -30,11 +34,36 @@ def make_encoder(tokenizer: PreTrainedTokenizerFast, config: RunConfig, policy: 
     return Encoder(tokenizer, config.style, limits, skip_bad=config.skip_bad)
 
 
-def split(rows: Sequence[T], holdout: int) -> tuple[Sequence[T], Sequence[T]]:
-    """All but the last `holdout` rows, and those. Raises ConfigError if nothing is left to train on."""
-    if holdout >= len(rows):
-        raise ConfigError(f"holdout is {holdout:,} and there are {len(rows):,} rows; hold out fewer")
-    return rows[: len(rows) - holdout], rows[len(rows) - holdout :]
+@dataclass(frozen=True)
+class Examples(Generic[R]):
+    """The rows of a run's files to train on, those held out, and what the manifest says of the files."""
+
+    train: Sequence[R]
+    held_out: Sequence[R]
+    facts: dict[str, Any]
+
+
+def read_examples(config: RunConfig, read: Callable[..., Dataset[R]], console: Console) -> Examples[R]:
+    """Read the data of a run, tell what it is, and hold out what it says; the run's directory must be free.
+
+    Raises ConfigError if nothing is left to train on.
+    """
+    RunDirectory(config.out).check_free(overwrite=config.overwrite)
+    data = read(config.data, skip_bad=config.skip_bad)
+    console.print(data.describe(), highlight=False, soft_wrap=True)
+    facts = {"data": _account(data)}
+    if config.eval_data is not None:
+        held_out = read(config.eval_data, skip_bad=config.skip_bad)
+        console.print(held_out.describe(), highlight=False, soft_wrap=True)
+        return Examples(data.rows, held_out.rows, facts | {"eval_data": _account(held_out)})
+    kept = len(data.rows) - config.holdout
+    if kept < 1:
+        raise ConfigError(f"holdout is {config.holdout:,} and there are {len(data.rows):,} rows; hold out fewer")
+    return Examples(data.rows[:kept], data.rows[kept:], facts)
+
+
+def _account(data: Dataset[Any]) -> dict[str, Any]:
+    return {"path": str(data.path), "sha256": data.sha256, "format": data.format, "bad_rows": len(data.bad_rows)}
 
 
 def begin_run(config: RunConfig, method: str, facts: Mapping[str, Any]) -> RunDirectory:

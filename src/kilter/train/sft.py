@@ -20,7 +20,14 @@ from kilter.tokens.encoding import EncodedDemonstration
 from kilter.train.batches import Batch, demonstration_batch
 from kilter.train.config import SftConfig
 from kilter.train.loop import fit, total_steps
-from kilter.train.setup import begin_run, make_encoder, save_result, seed_everything, split, template_fingerprint
+from kilter.train.setup import (
+    begin_run,
+    make_encoder,
+    read_examples,
+    save_result,
+    seed_everything,
+    template_fingerprint,
+)
 from kilter.train.step import score_completions
 
 LEARNING_RATE, LEARNING_RATE_FROM_SCRATCH = 2e-5, 2e-3
@@ -36,39 +43,25 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
     device = pick_device(config.device)
     seed_everything(config.seed)
 
-    data = read_demonstrations(config.data, skip_bad=config.skip_bad)
-    console.print(data.describe(), highlight=False, soft_wrap=True)
-    held_out = None if config.eval_data is None else read_demonstrations(config.eval_data, skip_bad=config.skip_bad)
-    train_rows, eval_rows = (data.rows, held_out.rows) if held_out else split(data.rows, config.holdout)
-
-    tokenizer, policy = _start(config, train_rows)
+    data = read_examples(config, read_demonstrations, console)
+    tokenizer, policy = _start(config, data.train)
     policy.to(device)
     encoder = make_encoder(tokenizer, config, policy)
-    examples, report = encoder.encode_demonstrations(train_rows)
+    examples, report = encoder.encode_demonstrations(data.train)
     console.print(report.describe(), highlight=False, soft_wrap=True)
-    eval_examples = encoder.encode_demonstrations(eval_rows).rows if len(eval_rows) else []
+    eval_examples = encoder.encode_demonstrations(data.held_out).rows if data.held_out else []
 
     facts = {
         "model": config.model or f"from scratch: {config.from_scratch}",
         "template_sha256": template_fingerprint(tokenizer),
-        "data": {
-            "path": str(config.data),
-            "sha256": data.sha256,
-            "format": data.format,
-            "bad_rows": len(data.bad_rows),
-        },
+        **data.facts,
         "encoding": asdict(report),
         "scoring_path": policy.path,
     }
     with begin_run(config, "sft", facts) as run:
 
         def make_batch(positions: Sequence[int]) -> Batch:
-            return demonstration_batch(
-                [examples[i] for i in positions],
-                node_budget=config.node_budget,
-                device=policy.device,
-                node_multiple=policy.node_multiple,
-            )
+            return _batch([examples[i] for i in positions], config, policy)
 
         def evaluate(step: int) -> float:
             loss = _mean_loss(policy, eval_examples, config)
@@ -120,8 +113,14 @@ def _texts(rows: Sequence[Demonstration]) -> Iterator[str]:
         yield from texts(row.completion)
 
 
+def _batch(examples: Sequence[EncodedDemonstration], config: SftConfig, policy: Scorer) -> Batch:
+    return demonstration_batch(
+        examples, node_budget=config.node_budget, device=policy.device, node_multiple=policy.node_multiple
+    )
+
+
 def _mean_loss(policy: Scorer, examples: Sequence[EncodedDemonstration], config: SftConfig) -> float:
     """Cross-entropy in nats per scored token."""
-    batch = demonstration_batch(examples, node_budget=config.node_budget, device=policy.device)
+    batch = _batch(examples, config, policy)
     log_prob = score_completions(policy, batch.scored, batch.completions)
     return -float(log_prob.sum()) / float(batch.weight_C.sum())
