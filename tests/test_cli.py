@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from kilter import commands
+from kilter.cli import app
 from kilter.objectives import OBJECTIVES
 
 COMMANDS = ("align", "sft", "score", "demo")
@@ -47,6 +49,11 @@ def test_help_and_version_load_nothing_heavy(arguments: list[str]) -> None:
 
 def test_help_names_every_command() -> None:
     assert set(COMMANDS) <= set(kilter("--help").stdout.split())
+
+
+def test_help_says_of_each_command_what_its_function_says() -> None:
+    for name in COMMANDS:
+        assert app[name].help == getattr(commands, name).__doc__
 
 
 def test_help_of_align_names_every_objective_that_learns_from_pairs() -> None:

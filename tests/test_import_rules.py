@@ -26,10 +26,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": {"data", "tokens", "model", "divergence", "objectives", "measure", "train", "errors"},
 }
 # The surface and the command line may import everything; nobody imports them.
-OPEN = {"__init__", "cli"}
+OPEN = {"__init__", "cli", "commands"}
 
 # Modules whose import, with everything that it brings along, must be quick.
-LIGHT = re.compile(r"kilter(\.cli|\.errors|\.(data|tokens|divergence)(\..+)?|\.\w+\.config|\.train\.machine)?")
+LIGHT = re.compile(
+    r"kilter(\.cli|\.commands|\.errors|\.(data|tokens|divergence)(\..+)?|\.\w+\.config|\.train\.machine)?"
+)
 HEAVY = {"torch", "transformers"}
 # What only some light modules may load.
 TEXT_LIBRARIES = {"tokenizers", "jinja2"}

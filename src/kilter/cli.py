@@ -1,18 +1,14 @@
-"""The command line: parses, calls, prints. Whatever is heavy is imported inside the command that needs it."""
+"""The command line: parses, calls, prints. A command's own module is imported when the command is named."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
-from pydantic import ValidationError
+from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from kilter.demo.config import DemoConfig
 from kilter.errors import KilterError
-from kilter.measure.config import ScoreConfig
-from kilter.train.config import AlignConfig, SftConfig
 
 app = App(
     name="kilter",
@@ -21,48 +17,13 @@ app = App(
 )
 
 
-@app.command
-def align(*, config: Annotated[AlignConfig, Parameter(name="*")]) -> None:
-    """Align a model with preference pairs."""
-    from kilter.train.machine import settle
-
-    settle()
-    from kilter.train.align import align
-
-    align(config)
-
-
-@app.command
-def sft(*, config: Annotated[SftConfig, Parameter(name="*")]) -> None:
-    """Teach a model to say what the examples say; or begin one from scratch."""
-    from kilter.train.machine import settle
-
-    settle()
-    from kilter.train.sft import sft
-
-    sft(config)
-
-
-@app.command
-def score(*, config: Annotated[ScoreConfig, Parameter(name="*")]) -> None:
-    """Score preference pairs under a model, and against a reference."""
-    from kilter.train.machine import settle
-
-    settle()
-    from kilter.measure.score import score
-
-    score(config)
-
-
-@app.command
-def demo(*, config: Annotated[DemoConfig | None, Parameter(name="*")] = None) -> None:
-    """Train and align a small model in a world where the best possible result is known exactly."""
-    from kilter.train.machine import settle
-
-    settle()
-    from kilter.demo.wind_tunnel import demo
-
-    demo(config or DemoConfig())
+for command, summary in {
+    "align": "Align a model with preference pairs.",
+    "sft": "Teach a model to say what the examples say; or begin one from scratch.",
+    "score": "Score preference pairs under a model, and against a reference.",
+    "demo": "Train and align a small model in a world where the best possible result is known exactly.",
+}.items():
+    app.command(f"kilter.commands:{command}", help=summary)
 
 
 def main() -> None:
@@ -86,6 +47,8 @@ def fail(message: str) -> NoReturn:
 
 def in_a_line(error: CycloptsError) -> str:
     """What is wrong with the flags, in flags' names; pydantic's own text names its internals."""
+    from pydantic import ValidationError
+
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ValidationError):
         cause = cause.__cause__ or cause.__context__

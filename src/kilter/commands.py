@@ -1,0 +1,51 @@
+"""What each command of `kilter` does: settle the machine, then import and call. Loaded when a command is named."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from kilter.demo.config import DemoConfig
+from kilter.measure.config import ScoreConfig
+from kilter.train.config import AlignConfig, SftConfig
+
+
+def align(*, config: Annotated[AlignConfig, Parameter(name="*")]) -> None:
+    """Align a model with preference pairs."""
+    from kilter.train.machine import settle
+
+    settle()
+    from kilter.train.align import align
+
+    align(config)
+
+
+def sft(*, config: Annotated[SftConfig, Parameter(name="*")]) -> None:
+    """Teach a model to say what the examples say; or begin one from scratch."""
+    from kilter.train.machine import settle
+
+    settle()
+    from kilter.train.sft import sft
+
+    sft(config)
+
+
+def score(*, config: Annotated[ScoreConfig, Parameter(name="*")]) -> None:
+    """Score preference pairs under a model, and against a reference."""
+    from kilter.train.machine import settle
+
+    settle()
+    from kilter.measure.score import score
+
+    score(config)
+
+
+def demo(*, config: Annotated[DemoConfig | None, Parameter(name="*")] = None) -> None:
+    """Train and align a small model in a world where the best possible result is known exactly."""
+    from kilter.train.machine import settle
+
+    settle()
+    from kilter.demo.wind_tunnel import demo
+
+    demo(config or DemoConfig())
