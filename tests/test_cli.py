@@ -96,6 +96,10 @@ def test_two_evaluation_sets_are_refused(pairs: Path, tmp_path: Path) -> None:
     assert ran.stderr.count("\n") == 1
 
 
+def test_a_missing_flag_is_named(pairs: Path) -> None:
+    assert the_one_line(kilter("score", "--data", pairs)) == "error: --model is required"
+
+
 def test_a_value_out_of_bounds_is_told_with_its_flag(pairs: Path, tmp_path: Path) -> None:
     ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", "--label-smoothing", "0.5")
     assert "label-smoothing" in the_one_line(ran)

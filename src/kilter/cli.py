@@ -57,6 +57,9 @@ def in_a_line(error: CycloptsError) -> str:
     problems = []
     for problem in cause.errors():
         flag = "".join(f"--{part} ".replace("_", "-") for part in problem["loc"])
+        if problem["type"] == "missing":
+            problems.append(f"{flag}is required")
+            continue
         got = f", got {problem['input']}" if flag else ""
         problems.append(f"{flag}{problem['msg'].removeprefix('Value error, ')}{got}".replace("Input should", "should"))
     return "; ".join(problems)

@@ -22,7 +22,8 @@ def _soft_capped(config: Any, logits: Tensor) -> Tensor:
 
 
 class Architecture(NamedTuple):
-    """How a model type is scored, and its final function of the logits (None: the head's output is final)."""
+    """How a model type is scored, its final function of the logits (None: the head's output is final), and whether
+    its layers are those of model/llama.py."""
 
     path: Path
     logits: Callable[[Any, Tensor], Tensor] | None = None

@@ -79,9 +79,9 @@ def _layer(
     return _add_linear(x, up, gate, mlp.down_proj, type_)
 
 
-def _window(attention: Any) -> int | None:
+def _window(mixer: Any) -> int | None:
     """A layer's own sliding window (Qwen), or that of all layers (Mistral)."""
-    window: int | None = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
+    window: int | None = getattr(mixer, "sliding_window", getattr(mixer.config, "sliding_window", None))
     return window
 
 
@@ -219,6 +219,6 @@ def _linear(given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _linears(backbone: Any) -> Iterator[nn.Module]:
     for layer in backbone.layers:
-        attention, mlp = layer.self_attn, layer.mlp
-        yield from (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+        mixer, mlp = layer.self_attn, layer.mlp
+        yield from (mixer.q_proj, mixer.k_proj, mixer.v_proj, mixer.o_proj)
         yield from (mlp.gate_proj, mlp.up_proj, mlp.down_proj)

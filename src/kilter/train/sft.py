@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
@@ -44,8 +45,7 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
     seed_everything(config.seed)
 
     data = read_examples(config, read_demonstrations, console)
-    tokenizer, policy = _start(config, data.train)
-    policy.to(device)
+    tokenizer, policy = _start(config, data.train, device)
     encoder = make_encoder(tokenizer, config, policy)
     examples, report = encoder.encode_demonstrations(data.train)
     console.print(report.describe(), highlight=False, soft_wrap=True)
@@ -92,16 +92,20 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
     return run.model
 
 
-def _start(config: SftConfig, rows: Sequence[Demonstration]) -> tuple[PreTrainedTokenizerFast, Scorer]:
-    """The tokenizer and the model to begin with."""
+def _start(
+    config: SftConfig, rows: Sequence[Demonstration], device: torch.device
+) -> tuple[PreTrainedTokenizerFast, Scorer]:
+    """The tokenizer and the model to begin with, on the device."""
     if config.model is not None:
-        scorer = load_scorer(config.model, precision=config.precision, strict=config.strict)
+        scorer = load_scorer(config.model, precision=config.precision, device=device, strict=config.strict)
         return load_tokenizer(config.model), scorer
     if config.from_scratch is None:
         raise ConfigError("give either model or from_scratch, to say where to start")
     shape = parse_shape(config.from_scratch)
     tokenizer = fresh_tokenizer(_texts(rows), shape["vocabulary"])
-    return tokenizer, Scorer(fresh_model(shape, tokenizer, config.seed), autocast=AUTOCAST[config.precision])
+    model = fresh_model(shape, tokenizer, config.seed)
+    model.to(device)  # type: ignore[arg-type]
+    return tokenizer, Scorer(model, autocast=AUTOCAST[config.precision])
 
 
 def _texts(rows: Sequence[Demonstration]) -> Iterator[str]:
