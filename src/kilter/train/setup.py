@@ -16,7 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kilter.data.reading import Dataset
 from kilter.data.records import Demonstration, Pair
-from kilter.data.run_directory import RunDirectory, staged
+from kilter.data.run_directory import RunDirectory
+from kilter.data.staging import staged
 from kilter.data.toml import to_toml
 from kilter.errors import ConfigError
 from kilter.model.loading import longest_sequence, no_bar_for_a_directory
