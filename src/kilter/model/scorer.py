@@ -5,7 +5,8 @@ Axes: T nodes, N rows given to the head, M scored nodes, C completions, D hidden
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -66,6 +67,27 @@ class Scorer(nn.Module):
         if self.path == "separate":
             return 1
         return SHAPE_MULTIPLE if self.autocast is not None or self.device.type != "cpu" else 1
+
+    @property
+    def drops_out(self) -> bool:
+        """Whether an adapter has dropout."""
+        return bool(self._dropouts())
+
+    @contextmanager
+    def dropout(self) -> Iterator[None]:
+        """Where a training pass, forward and backward, has the dropout that its adapter asks for."""
+        modules = self._dropouts()
+        for module in modules:
+            module.train()
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.eval()
+
+    def _dropouts(self) -> list[nn.Dropout]:
+        named = ((name, m) for name, m in self.model.named_modules() if isinstance(m, nn.Dropout) and m.p)
+        return [module for name, module in named if "lora_dropout" in name]
 
     def frozen(self) -> Scorer:
         """This scorer with its parameters out of reach of gradients: a reference.
