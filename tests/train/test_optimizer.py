@@ -54,7 +54,7 @@ def test_a_gradient_that_is_not_finite_updates_nothing(bad):
     model = Two()
     before = model.matrix.detach().clone()
     model.matrix.grad, model.scale.grad = torch.full((2, 2), bad), torch.zeros(2)
-    with pytest.raises(NonFiniteError, match="the gradient.s norm is"):
+    with pytest.raises(NonFiniteError, match=r"norm is (nan|inf)"):
         updater(model).step()
     assert torch.equal(model.matrix.detach(), before)
 

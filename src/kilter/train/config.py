@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kilter.data.run_directory import CONFIG
 from kilter.data.toml import read_settings, to_toml
@@ -57,9 +58,7 @@ class RunConfig(BaseModel):
     )
     seed: int = Field(0, ge=0, description="Seed of the order of examples, of fresh weights and of dropout.")
 
-    save_every: str = Field(
-        "30m", pattern=r"^[1-9]\d*[ms]?$", description="Steps between checkpoints, or minutes (30m) or seconds (90s)."
-    )
+    save_every: str = Field("30m", description="Steps between checkpoints, or minutes (30m) or seconds (90s).")
     keep: int = Field(2, ge=1, description="Checkpoints kept: the newest so many, and the best.")
     keep_best: bool = Field(False, description="The result is the model of the evaluation with the lowest loss.")
     patience: int | None = Field(
@@ -109,8 +108,19 @@ class RunConfig(BaseModel):
             if Path(settings.get("out") or run) != Path(run):
                 raise ValueError(f"resume goes on in {run} and out is {settings['out']}; leave out away")
             begun = Path(run) / CONFIG
-            settings = (read_settings(begun, cls.model_fields) if begun.is_file() else {}) | settings | {"out": run}
+            if begun.is_file():
+                settings = read_settings(begun, cls.model_fields) | settings
+            elif "data" not in settings:
+                raise ValueError(f"there is no run in {run}; to begin one there, say on what: give data")
+            settings["out"] = run
         return settings
+
+    @field_validator("save_every")
+    @classmethod
+    def _steps_or_time(cls, value: str) -> str:
+        if not re.fullmatch(r"[1-9]\d*[ms]?", value):
+            raise ValueError("should be steps (200), minutes (30m) or seconds (90s)")
+        return value
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
