@@ -16,7 +16,7 @@ from kilter.objectives import Objective
 from kilter.train.batches import Batch, batches_of, made_ahead, shuffled_stream
 from kilter.train.checkpoint import Keeper, Progress
 from kilter.train.config import RunConfig
-from kilter.train.faults import check_scores, named, origins_of_gradient
+from kilter.train.faults import check_scores, named, without_finite_gradient
 from kilter.train.memory import told_of_memory
 from kilter.train.optimizer import Updater, rate_at
 from kilter.train.progress import progress
@@ -105,19 +105,22 @@ def _train_step(
     """One update; returns its row of metrics."""
     begin = time.perf_counter()
     policy, objective, options = task.policy, task.objective, task.options
+
+    def alone() -> list[Batch]:
+        return [task.make_batch([position]) for position in positions]
+
     rate = rate_at(done.step, steps, schedule=config.schedule, warmup=config.warmup)
     try:
         with told_of_memory(policy, batch):
             scores = accumulate_gradient(policy, task.reference, batch, objective, options)
-        check_scores(scores, batch)
+        check_scores(policy, task.reference, scores, batch, alone)
         if done.step == 0 and task.starts_at_reference:
             loss = mean_loss(policy, task.reference, batch, objective, options) if policy.drops_out else scores.loss
             check_first_loss(loss, objective, options, config.precision)
         try:
             norm = updater.step(rate, done.step)
         except NonFiniteError as error:
-            rows = origins_of_gradient(policy, [task.make_batch([position]) for position in positions])
-            raise NonFiniteError(f"{error}, by {named(rows or batch.origins)}") from None
+            raise NonFiniteError(f"{error}, by {named(without_finite_gradient(policy, alone()) or [batch])}") from None
     except NonFiniteError as error:
         updater.discard()
         raise NonFiniteError(
