@@ -28,7 +28,9 @@ from model.plain import (
 )
 
 MakeModel = Callable[..., PreTrainedModel]
-SHAPES = [shape for shape in TINY if shape != "mamba"]
+SHAPES, SEPARATE = (
+    [shape for shape, (kind, _) in TINY.items() if ARCHITECTURES[kind].path == path] for path in ("tree", "separate")
+)
 
 
 def sequences() -> list[TokenSequence]:

@@ -19,7 +19,14 @@ from kilter.model import attention, head, llama, prepared, proof
 from kilter.model.architectures import ARCHITECTURES, Architecture
 from kilter.model.blocks import Block
 from kilter.model.prepared import PreparedTree
-from kilter.model.proof import ProofWarning, ensure_proven, sample_texts, shrunken_config, shrunken_twin
+from kilter.model.proof import (
+    ProofWarning,
+    ensure_proven,
+    representative_layers,
+    sample_texts,
+    shrunken_config,
+    shrunken_twin,
+)
 from kilter.model.scorer import Scorer
 from kilter.tokens.tree import TokenTree
 
@@ -130,7 +137,7 @@ def test_the_twins_tree_is_long_enough_to_merge_partial_softmaxes() -> None:
 
 def test_a_twin_keeps_one_layer_of_each_kind_grouped_heads_caps_and_tying() -> None:
     config = AutoConfig.for_model("gemma2")
-    small = shrunken_config(config)
+    small = shrunken_config(config, representative_layers(config))
     assert small.layer_types == ["sliding_attention", "full_attention"]
     assert small.num_attention_heads == 2 * small.num_key_value_heads
     assert (small.sliding_window, small.hidden_size, small.num_hidden_layers) == (4, 64, 2)

@@ -21,6 +21,16 @@ def _soft_capped(config: Any, logits: Tensor) -> Tensor:
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
+def _multiplied(config: Any, logits: Tensor) -> Tensor:
+    """Command R."""
+    return logits * config.logit_scale
+
+
+def _divided(config: Any, logits: Tensor) -> Tensor:
+    """Granite, after muP (arXiv 2203.03466)."""
+    return logits / config.logits_scaling
+
+
 class Architecture(NamedTuple):
     """How a model type is scored, its final function of the logits (None: the head's output is final), and whether
     its layers are those of model/llama.py."""
@@ -36,9 +46,29 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen2": Architecture("tree", llama_like=True),
     "qwen3": Architecture("tree", llama_like=True),
     "gemma2": Architecture("tree", _soft_capped),
+    "gemma3_text": Architecture("tree", _soft_capped),
+    "phi3": Architecture("tree"),
+    "opt": Architecture("tree"),
+    "cohere": Architecture("tree", _multiplied),
+    "cohere2": Architecture("tree", _multiplied),
+    "granite": Architecture("tree", _divided),
+    "olmo2": Architecture("tree"),
+    "smollm3": Architecture("tree"),
+    "glm4": Architecture("tree"),
+    "mixtral": Architecture("tree"),
+    "qwen3_moe": Architecture("tree"),
+    "gpt_oss": Architecture("tree"),
+    "deepseek_v3": Architecture("tree"),
     "gpt2": Architecture("tree"),
     "gpt_neox": Architecture("tree"),
+    "stablelm": Architecture("separate"),
+    "falcon": Architecture("separate"),
+    "mpt": Architecture("separate"),
+    "bloom": Architecture("separate"),
+    "gptj": Architecture("separate"),
     "mamba": Architecture("separate"),
+    "mamba2": Architecture("separate"),
+    "granitemoehybrid": Architecture("separate", _divided),
 }
 
 
@@ -52,8 +82,18 @@ def exact_up_to(config: Any) -> int | None:
 
     Dynamic and long RoPE take their frequencies from the longest position of the call.
     """
+    limits = [
+        rope.get("original_max_position_embeddings")
+        or getattr(config, "original_max_position_embeddings", None)
+        or config.max_position_embeddings
+        for rope in rotary_settings(config)
+        if rope.get("rope_type") in ("dynamic", "longrope")
+    ]
+    return min(limits, default=None)
+
+
+def rotary_settings(config: Any) -> list[dict[str, Any]]:
+    """The settings of rotary positions, of which some models have one for each type of layer."""
     rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") not in ("dynamic", "longrope"):
-        return None
-    limit = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
-    return int(limit or config.max_position_embeddings)
+    nested = [settings for settings in rope.values() if isinstance(settings, dict)]
+    return nested or [rope]
