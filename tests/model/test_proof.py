@@ -223,7 +223,7 @@ def test_partial_softmaxes_that_are_merged_wrongly_are_caught(
 def test_a_model_that_is_listed_by_mistake_is_caught(
     kind: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ARCHITECTURES, kind, Architecture("tree"))
+    monkeypatch.setitem(ARCHITECTURES, kind, Architecture("tree", ""))
     assert_caught(model_of(kind, **settings), "attention")
 
 
@@ -237,7 +237,7 @@ def assert_refused(model: PreTrainedModel, part: str) -> None:
 
 
 def test_a_soft_cap_that_the_head_ignores_is_refused(tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ARCHITECTURES, "gemma2", Architecture("tree"))
+    monkeypatch.setitem(ARCHITECTURES, "gemma2", Architecture("tree", ""))
     assert_refused(tiny_model("gemma2"), "head")
 
 
@@ -247,7 +247,7 @@ def test_a_dropped_head_bias_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_an_unlisted_model_that_scales_its_logits_is_refused() -> None:
-    assert_refused(model_of("granite", logits_scaling=8.0), "head")
+    assert_refused(model_of("granitemoe", logits_scaling=8.0), "head")
 
 
 def test_what_only_the_real_weights_show_is_refused(tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:

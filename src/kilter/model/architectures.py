@@ -32,49 +32,57 @@ def _divided(config: Any, logits: Tensor) -> Tensor:
 
 
 class Architecture(NamedTuple):
-    """How a model type is scored, its final function of the logits (None: the head's output is final), and whether
-    its layers are those of model/llama.py."""
+    """How a model type is scored, models of that type, what is peculiar to it (for "separate": why no tree serves it),
+    its final function of the logits (None: the head's output is final), and whether its layers are those of
+    model/llama.py."""
 
     path: Path
+    families: str
+    note: str = ""
     logits: Callable[[Any, Tensor], Tensor] | None = None
     llama_like: bool = False
 
 
+_NO_INTERFACE = "its own attention code, which takes no other"
+_RECURRENT = "a state that runs along each sequence"
+
 ARCHITECTURES: dict[str, Architecture] = {
-    "llama": Architecture("tree", llama_like=True),
-    "mistral": Architecture("tree", llama_like=True),
-    "qwen2": Architecture("tree", llama_like=True),
-    "qwen3": Architecture("tree", llama_like=True),
-    "gemma2": Architecture("tree", _soft_capped),
-    "gemma3_text": Architecture("tree", _soft_capped),
-    "phi3": Architecture("tree"),
-    "opt": Architecture("tree"),
-    "cohere": Architecture("tree", _multiplied),
-    "cohere2": Architecture("tree", _multiplied),
-    "granite": Architecture("tree", _divided),
-    "olmo2": Architecture("tree"),
-    "smollm3": Architecture("tree"),
-    "glm4": Architecture("tree"),
-    "mixtral": Architecture("tree"),
-    "qwen3_moe": Architecture("tree"),
-    "gpt_oss": Architecture("tree"),
-    "deepseek_v3": Architecture("tree"),
-    "gpt2": Architecture("tree"),
-    "gpt_neox": Architecture("tree"),
-    "stablelm": Architecture("separate"),
-    "falcon": Architecture("separate"),
-    "mpt": Architecture("separate"),
-    "bloom": Architecture("separate"),
-    "gptj": Architecture("separate"),
-    "mamba": Architecture("separate"),
-    "mamba2": Architecture("separate"),
-    "granitemoehybrid": Architecture("separate", _divided),
+    "llama": Architecture("tree", "Llama 1 to 3, SmolLM 1 and 2, TinyLlama, Yi", llama_like=True),
+    "mistral": Architecture("tree", "Mistral 7B, Ministral, Zephyr", "sliding windows", llama_like=True),
+    "qwen2": Architecture("tree", "Qwen 1.5 to 2.5", "sliding windows", llama_like=True),
+    "qwen3": Architecture("tree", "Qwen 3", llama_like=True),
+    "gemma2": Architecture("tree", "Gemma 2", "sliding windows; soft caps on scores and logits", _soft_capped),
+    "gemma3_text": Architecture("tree", "Gemma 3, text only", "sliding windows; two rotary bases", _soft_capped),
+    "phi3": Architecture("tree", "Phi 3 and 4", "sliding windows; long RoPE"),
+    "opt": Architecture("tree", "OPT, Galactica", "learned positions"),
+    "cohere": Architecture("tree", "Command R", "scaled logits", _multiplied),
+    "cohere2": Architecture(
+        "tree", "Command R7B, Command A", "sliding windows; layers without positions; scaled logits", _multiplied
+    ),
+    "granite": Architecture("tree", "Granite 3", "scaled embeddings, residuals, scores and logits", _divided),
+    "olmo2": Architecture("tree", "OLMo 2"),
+    "smollm3": Architecture("tree", "SmolLM 3", "layers without positions"),
+    "glm4": Architecture("tree", "GLM 4"),
+    "mixtral": Architecture("tree", "Mixtral", "routed experts"),
+    "qwen3_moe": Architecture("tree", "Qwen 3 MoE", "routed experts"),
+    "gpt_oss": Architecture("tree", "gpt-oss", "attention sinks; sliding windows; routed experts"),
+    "deepseek_v3": Architecture("tree", "DeepSeek V3 and R1, Moonlight", "latent attention; routed experts"),
+    "gpt2": Architecture("tree", "GPT-2, DistilGPT-2", "learned positions"),
+    "gpt_neox": Architecture("tree", "Pythia, GPT-NeoX"),
+    "stablelm": Architecture("separate", "StableLM", "its layers do not hand the tree on to their attention"),
+    "falcon": Architecture("separate", "Falcon 7B to 180B", _NO_INTERFACE),
+    "mpt": Architecture("separate", "MPT", _NO_INTERFACE),
+    "bloom": Architecture("separate", "BLOOM", _NO_INTERFACE),
+    "gptj": Architecture("separate", "GPT-J", _NO_INTERFACE),
+    "mamba": Architecture("separate", "Mamba", _RECURRENT),
+    "mamba2": Architecture("separate", "Mamba 2, Codestral Mamba", _RECURRENT),
+    "granitemoehybrid": Architecture("separate", "Granite 4", _RECURRENT + "; routed experts; scaled logits", _divided),
 }
 
 
 def architecture_of(config: Any) -> Architecture:
     """The row for a model's configuration; unlisted types are scored as separate sequences."""
-    return ARCHITECTURES.get(config.model_type, Architecture("separate"))
+    return ARCHITECTURES.get(config.model_type, Architecture("separate", "unlisted"))
 
 
 def exact_up_to(config: Any) -> int | None:
@@ -90,6 +98,11 @@ def exact_up_to(config: Any) -> int | None:
         if rope.get("rope_type") in ("dynamic", "longrope")
     ]
     return min(limits, default=None)
+
+
+def router_loss(config: Any) -> float:
+    """The weight of the auxiliary loss that a model of routed experts is asked to add to its own."""
+    return float(getattr(config, "router_aux_loss_coef", 0) or 0) if getattr(config, "output_router_logits", 0) else 0.0
 
 
 def rotary_settings(config: Any) -> list[dict[str, Any]]:

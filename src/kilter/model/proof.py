@@ -31,7 +31,7 @@ from kilter.tokens.tree import TokenTree
 
 # How far rounding may part honest scores: log-probs in units of the largest (of 1 nat at least), each parameter's
 # gradient in units of its own norm. Over every row of ARCHITECTURES, and 30 layers of 576 with random weights, float32
-# gave at most 1.2e-6 and 2e-6; a pretrained model gave 0.003 in bfloat16 and 0.0004 in float16. Twins are float32.
+# gave at most 1.2e-6 and 4e-6; a pretrained model gave 0.003 in bfloat16 and 0.0004 in float16. Twins are float32.
 LOG_PROB_TOLERANCE = {torch.float64: 2e-5, torch.float32: 2e-5, torch.float16: 0.005, torch.bfloat16: 0.04}
 GRADIENT_TOLERANCE = 3e-5
 # Beside the largest gradient, one this small is measured in units of this, for its rounding is that of larger ones;
@@ -310,17 +310,16 @@ def shrunken_config(config: Any, layers: list[int]) -> Any:
     sizes |= {"qk_head_dim": 2 * HEAD_DIM}
     sizes |= dict.fromkeys(("moe_intermediate_size", "shared_intermediate_size", "mamba_d_head"), HEAD_DIM)
     sizes |= dict.fromkeys(("mamba_n_heads", "num_heads"), state_heads)
-    # A GPT-2 with fewer positions than the texts have tokens would have no twin.
-    at_least = {"max_position_embeddings": 32 * TWIN_STRETCH}
     at_most = {"num_experts": EXPERTS, "num_local_experts": EXPERTS, "num_experts_per_tok": EXPERTS // 4}
     at_most |= {"n_group": 2, "topk_group": 1, "n_groups": 2, "mamba_n_groups": 2}
     per_layer = {name: [value[i] for i in layers] for name, value in _per_layer(config).items()}
-    for bounds, bounded in ((at_least, max), (at_most, min)):
-        sizes |= {name: bounded(bound, getattr(config, name, None) or bound) for name, bound in bounds.items()}
-    for name, value in (sizes | per_layer).items():
+    for name, value in (sizes | at_most | per_layer).items():
         stored = config.attribute_map.get(name, name)
-        if vars(config).get(stored) is not None:
-            setattr(config, stored, value)
+        given = vars(config).get(stored)
+        if given is not None:
+            setattr(config, stored, min(given, value) if name in at_most else value)
+    if getattr(config, "max_position_embeddings", None) is not None:  # room for the texts
+        config.max_position_embeddings = max(config.max_position_embeddings, 32 * TWIN_STRETCH)
     for rope in rotary_settings(config):
         frequencies = int(HEAD_DIM * rope.get("partial_rotary_factor", 1)) // 2
         rope |= {name: factors[:frequencies] for name, factors in rope.items() if isinstance(factors, list)}
