@@ -23,12 +23,12 @@ def _soft_capped(config: Any, logits: Tensor) -> Tensor:
 
 def _multiplied(config: Any, logits: Tensor) -> Tensor:
     """Command R."""
-    return logits * config.logit_scale
+    return logits * float(config.logit_scale)
 
 
 def _divided(config: Any, logits: Tensor) -> Tensor:
     """Granite, after muP (arXiv 2203.03466)."""
-    return logits / config.logits_scaling
+    return logits / float(config.logits_scaling)
 
 
 class Architecture(NamedTuple):
@@ -62,11 +62,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "granite": Architecture("tree", "Granite 3", "scaled embeddings, residuals, scores and logits", _divided),
     "olmo2": Architecture("tree", "OLMo 2"),
     "smollm3": Architecture("tree", "SmolLM 3", "layers without positions"),
-    "glm4": Architecture("tree", "GLM 4"),
+    "glm4": Architecture("tree", "GLM 4 (0414)"),
     "mixtral": Architecture("tree", "Mixtral", "routed experts"),
     "qwen3_moe": Architecture("tree", "Qwen 3 MoE", "routed experts"),
     "gpt_oss": Architecture("tree", "gpt-oss", "attention sinks; sliding windows; routed experts"),
-    "deepseek_v3": Architecture("tree", "DeepSeek V3 and R1, Moonlight", "latent attention; routed experts"),
+    "deepseek_v3": Architecture("tree", "DeepSeek V3 and R1", "latent attention; routed experts"),
     "gpt2": Architecture("tree", "GPT-2, DistilGPT-2", "learned positions"),
     "gpt_neox": Architecture("tree", "Pythia, GPT-NeoX"),
     "stablelm": Architecture("separate", "StableLM", "its layers do not hand the tree on to their attention"),
