@@ -28,8 +28,8 @@ warning, or with `--strict` to an error; if separate sequences fail too, kilter 
 """
 
 PROVEN = {
-    "tree": "scores and all gradients equal those of plain float64 code on separate sequences to 1e-12; in float32, scores "
-    "are those of the model's own forward to 1e-5; in bfloat16, both err at most twice as much as the model's own",
+    "tree": "scores and all gradients equal those of plain float64 code on separate sequences to 1e-12; in float32, "
+    "scores are those of the model's own forward to 1e-5; in bfloat16, both err at most twice as much as its own",
     "separate": "scores and all gradients equal those of the model's own forward in float64 to 1e-12",
 }
 
