@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from kilter.errors import ModelError
 from kilter.model import llama
-from kilter.model.architectures import Path, architecture_of, exact_up_to
+from kilter.model.architectures import Path, architecture_of, exact_up_to, router_loss
 from kilter.model.attention import use_tree_attention
 from kilter.model.autocast import keep_weights_cast, share_casts
 from kilter.model.head import (
@@ -113,6 +113,11 @@ class Scorer(nn.Module):
 
         `embeddings_TD` replaces the nodes' token embeddings, for methods that perturb them.
         """
+        if torch.is_grad_enabled() and (weight := router_loss(self.model.config)):
+            raise ModelError(
+                f"the model's configuration asks for a router loss of weight {weight:g} (output_router_logits), which "
+                "is no part of kilter's losses; set output_router_logits to false in its config.json to train without"
+            )
         longest = int(tree.tree.depth_T.max(initial=-1)) + 1
         if self.exact_up_to is not None and longest > self.exact_up_to:
             raise ModelError(
