@@ -79,20 +79,22 @@ def targets_with_ends(shape: str, ends: tuple[str, ...]) -> tuple[str, ...]:
 
 def tiny_mixtral(make: MakeModel, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
     monkeypatch.setitem(TINY, "mixtral", ("mixtral", GROUPED | {"num_local_experts": 4}))
-    return make("mixtral")
+    model = make("mixtral")
+    model.set_experts_implementation("eager")  # the fused one has no float64
+    return model
 
 
-def assert_scores_and_learns_as_peft_does(model: PreTrainedModel) -> None:
+def assert_scores_and_learns_as_peft_does(model: PreTrainedModel, tolerance: float = 1e-12) -> None:
     """Against the modules' own forward in float64, one sequence at a time: every adapter's gradient, and no other."""
     plain, fast = in_plain_float64(copy.deepcopy(model)), Scorer(in_float64(model))
     wanted, got = completion_scores(plain, SEQUENCES), scores(fast, tree())
-    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=tolerance)
     (wanted @ SLOPE).backward()
     (got @ SLOPE).backward()
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == (".lora_" in name or "lora_magnitude" in name)
         assert (parameter.grad is not None) == parameter.requires_grad, name
-    assert relative_difference(flat_gradient(model), flat_gradient(plain)) <= 1e-12
+    assert relative_difference(flat_gradient(model), flat_gradient(plain)) <= tolerance
 
 
 def test_a_fresh_adapter_changes_no_score_and_a_learnt_one_does(tiny_model: MakeModel) -> None:
@@ -124,7 +126,7 @@ def test_adapters_on_head_and_embedding_equal_pefts_own_forward(shape: str, kind
 def test_of_a_mixture_of_experts_attention_is_adapted(tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_mixtral(tiny_model, monkeypatch)
     assert default_targets(model) == ("k_proj", "o_proj", "q_proj", "v_proj")
-    assert_scores_and_learns_as_peft_does(adapted(model))
+    assert_scores_and_learns_as_peft_does(adapted(model), tolerance=1e-4)  # its router is in float32
 
 
 def test_of_a_state_space_mixer_only_the_layer_that_goes_in_is_adapted(tiny_model: MakeModel) -> None:
@@ -346,7 +348,7 @@ def test_training_from_an_adapted_model_makes_that_state_the_reference(
         assert torch.equal(scores(reference, prepared), wanted)
         for other in (policy, base):
             assert (scores(other, prepared) - wanted).abs().max() > 0.1
-    (scores(policy, prepared) @ SLOPE).backward()
+    (scores(policy, prepared) @ SLOPE.float()).backward()
     trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert trained == {n for n, _ in model.named_parameters() if "lora_" in n and f".{REFERENCE}" not in n}
 
@@ -437,9 +439,9 @@ def test_an_adapter_that_peft_saved_is_loaded(tiny_model: MakeModel, tmp_path: P
     base.save_pretrained(tmp_path / "base")
     base.name_or_path = str(tmp_path / "base")
     config = LoraConfig(r=2, target_modules=["q_proj", "lm_head"], init_lora_weights=False, task_type="CAUSAL_LM")
-    theirs = get_peft_model(base, config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        theirs = get_peft_model(base, config)
         theirs.save_pretrained(tmp_path / "adapter")
     assert any("base_layer" in name for name in load_file(tmp_path / "adapter" / WEIGHTS_FILE))
     scorer = load_scorer(str(tmp_path / "adapter"), strict=True)
@@ -501,11 +503,10 @@ def test_weights_of_another_adapter_are_refused(tiny_model: MakeModel, tmp_path:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"peft_type": "IA3"}, "of type"),
         ({"modules_to_save": ["lm_head"]}, r"\(modules_to_save\)"),
         ({"bias": "all"}, "changes biases"),
         ({"init_lora_weights": "pissa"}, "began by changing its base"),
-        ({"use_bdlora": {}}, None),
+        ({"use_bdlora": {}}, r"does not know \(use_bdlora\)"),
         ({"base_model_name_or_path": None}, "does not say which model"),
         ({"base_model_name_or_path": "./nowhere"}, "does not exist"),
         ({"target_modules": ["nothing"]}, "does not fit its base"),
@@ -513,16 +514,28 @@ def test_weights_of_another_adapter_are_refused(tiny_model: MakeModel, tmp_path:
     ],
 )
 def test_an_adapter_that_is_more_or_other_than_low_rank_is_refused(
-    change: dict[str, Any], found: str | None, tiny_model: MakeModel, tmp_path: Path
+    change: dict[str, Any], found: str, tiny_model: MakeModel, tmp_path: Path
 ) -> None:
     loaded_from(tmp_path, tiny_model)
     path = tmp_path / "adapter" / CONFIG_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    if found is None:
-        load_model(str(tmp_path / "adapter"))
-        return
     with pytest.raises(ModelError, match=found):
         load_model(str(tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"peft_type": "IA3", "base_model_name_or_path": "base"}', "type IA3; kilter reads those of type LORA"),
+        ('{"peft_type": "LORA"', "no configuration that peft reads"),
+        ("{}", "kilter reads those of type LORA"),
+        ('{"peft_type": "NEW"}', "no configuration that peft reads"),
+    ],
+)
+def test_what_is_no_low_rank_adapter_is_refused(text: str, found: str, tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text(text)
+    with pytest.raises(ModelError, match=found):
+        load_model(str(tmp_path))
 
 
 def test_an_adapter_on_an_adapter_and_one_inside_a_model_are_refused(tiny_model: MakeModel, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftType, TaskType, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import Embedding, LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
+from peft.tuners.tuners_utils import cast_adapter_dtype
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -163,7 +164,8 @@ def adapter_config(directory: Path) -> LoraConfig:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{directory / CONFIG_FILE} is no configuration that peft reads: {error}") from error
     if config.peft_type != PeftType.LORA:
-        raise ModelError(f"{directory} holds an adapter of type {config.peft_type}; kilter reads those of type LORA")
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        raise ModelError(f"{directory} holds an adapter of type {kind}; kilter reads those of type LORA")
     if reason := _more_than_an_adapter(config):
         raise ModelError(f"the adapter in {directory} {reason}; merge it with peft, and give the merged model")
     return config  # type: ignore[no-any-return]
@@ -323,6 +325,7 @@ def _inject(model: PreTrainedModel, config: LoraConfig, name: str, seed: int) ->
         warnings.simplefilter("ignore")
         torch.default_generator.manual_seed(seed)
         inject_adapter_in_model(config, model, name)
+    cast_adapter_dtype(model, name)  # from half precision to float32
     for layer in _layers(model):
         layer.train(layer.get_base_layer().training)
     model._hf_peft_config_loaded = True
