@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from conftest import GROUPED, TINY, VOCABULARY
@@ -38,6 +40,7 @@ from kilter.model.head import (
     KL_REFERENCE_POLICY,
     LOG_PROB,
     REFERENCE_LOG_PROB,
+    Targets,
     head_rows,
 )
 from kilter.model.loading import load_model, load_scorer
@@ -311,6 +314,20 @@ def test_divergences_from_the_reference_are_those_of_two_models_by_themselves(
     assert relative_difference(*gradients) <= 1e-12
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", ["llama_tied", "gemma2"])
+def test_a_frozen_adapted_scorer_has_the_same_scores_under_autocast(
+    shape: str, kind: str, tiny_model: MakeModel
+) -> None:
+    """To the last bit, though its linear weights are then kept in bfloat16: not those of tied ends or under a norm."""
+    targets = (*default_targets(tiny_model(shape)), "lm_head")
+    settings = dataclasses.replace(KINDS[kind], targets=targets)
+    policy, frozen = (Scorer(adapted(tiny_model(shape), settings), autocast=torch.bfloat16) for _ in range(2))
+    prepared = tree(policy.node_multiple)
+    with torch.no_grad():
+        assert torch.equal(scores(frozen.frozen(), prepared), scores(policy, prepared))
+
+
 def test_without_an_adapter_there_is_nothing_to_switch_off(tiny_model: MakeModel) -> None:
     with pytest.raises(ModelError, match="no adapter to be switched off"):
         reference_of(Scorer(tiny_model("llama")))
@@ -362,20 +379,13 @@ def test_the_reference_of_an_adapted_head_is_that_head(kind: str, tiny_model: Ma
     start = Scorer(copy.deepcopy(model)).frozen()
     train_adapter(model, None)
     policy = Scorer(learnt(model, seed=2).train())
-    functions = (REFERENCE_LOG_PROB,)
+    prepared = tree()
     with torch.no_grad():
-        (got,) = policy(tree(), functions, reference=reference_of(policy))
-        (wanted,) = head_rows(start.head, start.hidden(tree()), targets_of_tree())
-        (own,) = policy(tree())
+        (got,) = policy(prepared, (REFERENCE_LOG_PROB,), reference=reference_of(policy))
+        (wanted,) = head_rows(start.head, start.hidden(prepared), Targets(prepared.target_row_M, prepared.target_id_M))
+        (own,) = policy(prepared)
     assert torch.equal(got, wanted)
     assert (own - wanted).abs().max() > 0.01
-
-
-def targets_of_tree() -> Any:
-    from kilter.model.head import Targets
-
-    prepared = tree()
-    return Targets(prepared.target_row_M, prepared.target_id_M)
 
 
 def test_a_loaded_adapter_is_frozen_and_has_no_reference_until_it_is_trained(
@@ -406,13 +416,7 @@ def test_a_saved_adapter_is_loaded_by_peft_alone_and_by_kilter(
     shape: str, kind: str, tiny_model: MakeModel, tmp_path: Path
 ) -> None:
     ends = ENDS.get(shape, ("embed_tokens", "lm_head"))
-    settings = KINDS[kind]
-    settings = LoraSettings(
-        rank=settings.rank,
-        targets=targets_with_ends(shape, ends),
-        rank_stabilised=settings.rank_stabilised,
-        weight_decomposed=settings.weight_decomposed,
-    )
+    settings = dataclasses.replace(KINDS[kind], targets=targets_with_ends(shape, ends))
     ours = loaded_from(tmp_path, tiny_model, settings, shape)
     train_adapter(ours, None)
     learnt(ours, seed=3)
@@ -553,13 +557,7 @@ def test_an_adapter_on_an_adapter_and_one_inside_a_model_are_refused(tiny_model:
 def test_merged_weights_score_as_the_adapter_does(shape: str, kind: str, tiny_model: MakeModel, tmp_path: Path) -> None:
     model = in_float64(tiny_model(shape, tie_word_embeddings=False))
     ends = ENDS.get(shape, ("embed_in", "lm_head") if shape == "gpt_neox" else ("embed_tokens", "lm_head"))
-    settings = KINDS[kind]
-    settings = LoraSettings(
-        rank=3,
-        targets=(*ends, *default_targets(model)),
-        rank_stabilised=settings.rank_stabilised,
-        weight_decomposed=settings.weight_decomposed,
-    )
+    settings = dataclasses.replace(KINDS[kind], targets=(*ends, *default_targets(model)))
     adapted(model, settings)
     with torch.no_grad():
         before = scores(Scorer(model), tree())
@@ -630,6 +628,38 @@ def test_a_loss_formed_in_the_same_pass_has_the_gradient_of_the_log_probs(
     (wanted @ SLOPE).backward()
     torch.testing.assert_close(score, wanted.detach(), rtol=0, atol=1e-12)
     assert relative_difference(got, flat_gradient(model)) <= 1e-12
+
+
+class GradientsOfTheHead(TorchDispatchMode):
+    """Counts the matrix products that have the shape of the head's weight."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **kwargs or {})
+        products = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.addmm_.default)
+        self.count += function in products and out.shape in ((VOCABULARY, 32), (32, VOCABULARY))
+        return out
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["recomputed", "same pass"])
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_no_gradient_of_a_frozen_heads_weight_is_computed(
+    autocast: torch.dtype | None, whole: bool, tiny_model: MakeModel
+) -> None:
+    def products(model: PreTrainedModel) -> int:
+        scorer = Scorer(model, autocast=autocast)
+        with GradientsOfTheHead() as seen:
+            if whole:
+                loss, _ = scorer.loss(tree(), lambda score_C, _: score_C @ SLOPE.float(), None)
+            else:
+                loss = scores(scorer, tree()) @ SLOPE.float()
+            loss.backward()
+        return seen.count
+
+    assert products(tiny_model("llama")) > 0
+    for targets in (("q_proj",), ("lm_head",), ("lm_head", "q_proj")):
+        assert products(adapted(tiny_model("llama"), LoraSettings(rank=3, targets=targets))) == 0
 
 
 @pytest.mark.parametrize("targets", [None, ("lm_head", "q_proj", "down_proj")])
