@@ -279,6 +279,10 @@ class _AdapterReference(Scorer):
     def frozen(self) -> Scorer:
         return self
 
+    def state(self) -> dict[str, Tensor]:
+        """The base model's weights and those of the adapter in force, not those that are trained."""
+        return {name: tensor for name, tensor in super().state().items() if POLICY not in name.split(".")}
+
     @property
     def head(self) -> LogitsHead:
         """Chunks of it are evaluated among those of the policy's, so it is a module by itself and not a switch."""

@@ -73,6 +73,12 @@ def load_model(
     return model
 
 
+def adapter_base_of(name: str) -> str | None:
+    """The base model of an adapter; None for a model that is none."""
+    adapter = _adapter_directory(name)
+    return None if adapter is None else adapter_base(adapter)
+
+
 def adapter_base(directory: Path) -> str:
     """The base model of an adapter's directory. Raises ModelError where it names none, or another adapter."""
     base = adapter_config(directory).base_model_name_or_path
@@ -136,12 +142,6 @@ def longest_sequence(scorer: Scorer, max_length: int | None, node_budget: int) -
 def copy_of(scorer: Scorer) -> Scorer:
     """Another scorer with the same weights, in memory of its own, by the same path."""
     return copy.deepcopy(scorer)
-
-
-def restore_weights(scorer: Scorer, directory: Path) -> None:
-    """Give a scorer's model the weights saved in a directory."""
-    saved = load_model(str(directory), scorer.device, scorer.model.dtype)
-    scorer.model.load_state_dict(saved.state_dict())
 
 
 def pick_device(name: str) -> torch.device:

@@ -25,7 +25,7 @@ from kilter.errors import RunError
 from kilter.train.config import RunConfig
 from kilter.train.optimizer import Updater
 
-MODEL, TRAINING, PROGRESS = "model", "training.safetensors", "progress.json"
+TRAINING, PROGRESS = "training.safetensors", "progress.json"
 _SEPARATOR = "/"
 
 

@@ -7,19 +7,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from rich.console import Console
-from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from kilter.data.reading import Dataset
 from kilter.data.records import Demonstration, Pair
 from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError
-from kilter.model.loading import longest_sequence, no_bar_for_a_directory
+from kilter.model.loading import longest_sequence
 from kilter.model.scorer import Scorer
 from kilter.tokens.encoding import Encoder, Limits
 from kilter.train.config import RunConfig
@@ -96,25 +94,6 @@ def with_node_limit(config: C, policy: Scorer, console: Console) -> C:
     budget = fitting_node_budget(policy)
     console.print(f"node budget: {budget:,}", highlight=False)
     return config.model_copy(update={"node_budget": budget})
-
-
-def save_model(
-    directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, card: str | None = None
-) -> None:
-    """Write model, tokenizer and model card so that transformers alone loads them."""
-    with no_bar_for_a_directory(str(directory.parent)):
-        try:
-            model.save_pretrained(directory)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
-        tokenizer.save_pretrained(directory)
-    if card is not None:
-        (directory / "README.md").write_text(card, encoding="utf-8")
-
-
-def weights_size(model: PreTrainedModel) -> int:
-    """Bytes of the weights, tied ones once."""
-    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def seed_everything(seed: int) -> None:
