@@ -1,8 +1,9 @@
 """The shapes in which pairs and demonstrations are kept, and how each is read.
 
-A format is one row of `FORMATS` (of `PROMPT_FORMATS`, where prompts are wanted): a recogniser, which looks at a row and says whether it is written that way,
-and a converter, which turns such a row into a record or raises `RowError`. Everything else (recognition, the
-list of accepted formats in an error, which keys are metadata) is derived from the table.
+A format is one row of `FORMATS` (of `PROMPT_FORMATS`, where prompts are wanted): a recogniser, which looks at a row
+and says whether it is written that way, and a converter, which turns such a row into a record or raises `RowError`.
+Everything else (recognition, the list of accepted formats in an error, which keys are metadata) is derived from the
+table.
 """
 
 from __future__ import annotations

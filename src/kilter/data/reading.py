@@ -62,8 +62,9 @@ class BadRow:
 class Dataset(Generic[R]):
     """The usable rows of one file (at least one), and what must be known to account for the others.
 
-    `format` is a name in `FORMATS` or `PROMPT_FORMATS`, or "lines"; `sha256` is of the file's bytes as they lie on disk; `bad_rows` were
-    skipped; `ignored` are keys of the used rows that no record holds (`messages[].name`: a key of messages).
+    `format` is a name in `FORMATS` or `PROMPT_FORMATS`, or "lines"; `sha256` is of the file's bytes as they lie on
+    disk; `bad_rows` were skipped; `ignored` are keys of the used rows that no record holds (`messages[].name`: a key
+    of messages).
     """
 
     rows: tuple[R, ...]

@@ -88,7 +88,7 @@ def answer_kl(scored: Sequence[ScoredSample]) -> AnswerKl:
 def repetition(answer: Ids, n: int = NGRAM) -> float:
     """The share of an answer's n-grams of tokens that repeat an earlier one; 0 where it is too short for any.
 
-    seq-rep-n of Welleck et al. 2019 (arXiv 1908.04319, section 6.1).
+    seq-rep-n of Welleck et al. 2019 (arXiv 1908.04319).
     """
     if len(answer) < n:
         return 0.0

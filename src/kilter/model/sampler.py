@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -152,7 +152,7 @@ class TransformersSampler:
         if batch:
             yield batch
 
-    def _generate(self, model: PreTrainedModel, prompts: Sequence[Ids], draw: _Draw) -> list[Sample]:
+    def _generate(self, model: Any, prompts: Sequence[Ids], draw: _Draw) -> list[Sample]:
         longest = max(map(len, prompts))
         ids = np.zeros((len(prompts), longest), np.int64)
         given = np.zeros_like(ids)
@@ -196,21 +196,20 @@ def check_room(scorer: Scorer, prompts: Sequence[Ids], max_new_tokens: int) -> N
     limit = min((limit for limit in (positions, scorer.exact_up_to) if limit is not None), default=None)
     lengths = [len(prompt) for prompt in prompts]
     if 0 in lengths:
-        raise ConfigError(f"prompt {lengths.index(0) + 1} has no tokens; an answer needs at least one token before it")
-    if limit is None or not lengths or max(lengths) + max_new_tokens <= limit:
+        raise ConfigError("a prompt has no tokens; an answer needs at least one before it")
+    longest = max(lengths, default=0)
+    if limit is None or longest + max_new_tokens <= limit:
         return
-    place = int(np.argmax(lengths))
-    remedy = f"lower --max-new-tokens to {limit - lengths[place]}" if lengths[place] < limit else ""
-    if max_new_tokens < limit:
-        remedy += f"{', or ' if remedy else ''}cut prompts with --max-prompt {limit - max_new_tokens}"
+    remedies = [f"lower --max-new-tokens to {limit - longest}"] if longest < limit else []
+    remedies += [f"cut prompts with --max-prompt {limit - max_new_tokens}"] if max_new_tokens < limit else []
     raise ConfigError(
-        f"prompt {place + 1} has {lengths[place]:,} tokens, which with {max_new_tokens:,} new ones pass the "
-        f"{limit:,} positions of the model; {remedy or f'lower --max-new-tokens below {limit}'}"
+        f"a prompt of {longest:,} tokens and {max_new_tokens:,} new ones pass the {limit:,} positions of the model; "
+        f"{', or '.join(remedies) or f'lower --max-new-tokens below {limit}'}"
     )
 
 
 @contextmanager
-def generating(scorer: Scorer) -> Iterator[PreTrainedModel]:
+def generating(scorer: Scorer) -> Iterator[Any]:
     """The scorer's model, ready to generate with its own attention; it is left as it was."""
     model = scorer.model
     attention, saved = model.config._attn_implementation, model.generation_config
@@ -238,7 +237,7 @@ def _own_attention(model: PreTrainedModel) -> str:
     return "sdpa" if model._supports_sdpa and not capped else "eager"
 
 
-class _Draw(LogitsProcessor):  # type: ignore[misc]
+class _Draw(LogitsProcessor):
     """Draws the next tokens, each row with a stream of noise of its own, and leaves no other token to be chosen.
 
     log p + Gumbel noise is largest at a token drawn from p; the noise is -log of an exponential.
@@ -256,7 +255,7 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
         if settings.top_p < 1:
             self.warpers.append(TopPLogitsWarper(settings.top_p))
 
-    def __call__(self, input_ids: Tensor, logits_BV: Tensor) -> Tensor:
+    def __call__(self, input_ids: torch.LongTensor, logits_BV: Tensor) -> Tensor:
         log_p_BV = logits_BV.log_softmax(-1)
         if self.greedy:
             token_B = logits_BV.argmax(-1)
