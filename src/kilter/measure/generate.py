@@ -81,8 +81,8 @@ def generate(config: GenerateConfig, console: Console | None = None) -> Generate
     answered = len(found[config.model].scored) // config.samples
     if answered < len(prompts):
         console.print(f"stopped after {answered:,} of {len(prompts):,} prompts", highlight=False)
-    elif shown < answered:
-        console.print(f"the first {shown:,} of {answered:,} prompts are shown", highlight=False)
+    elif 0 < shown < answered:
+        console.print(f"shown: {shown:,} of {answered:,} prompts", highlight=False)
     console.print(totals(found))
     if config.out is not None:
         console.print(f"all answers: {config.out}", highlight=False, soft_wrap=True, markup=False)

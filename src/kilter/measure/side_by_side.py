@@ -5,6 +5,7 @@ Whatever models and files say is shown as it is, never read as markup; control c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from rich import box
@@ -18,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from kilter.data.formats import printable
 from kilter.measure.samples import NGRAM, SampleEvaluation, ScoredSample, answer_text, text_of
 from kilter.measure.statistics import Estimate
+from kilter.model.sampler import SamplingSettings
 from kilter.tokens.encoding import EncodedPrompt
 
 PROMPT_SHOWN = 1000  # characters, of its end
@@ -52,29 +54,43 @@ def show_answers(
 
 
 def totals(answers: Mapping[str, SampleEvaluation]) -> Table:
-    """Means over prompts for each model, with standard errors."""
-    (first, *_) = answers.values()
-    prompts = len({row.prompt for row in first.scored})
-    title = f"{len(first.scored):,} answers to {prompts:,} prompts, {first.settings.describe()}"
-    table = Table(title=title, title_justify="left", caption="±: one standard error over prompts", box=box.SIMPLE)
-    table.caption_justify = "left"
-    table.add_column("")
+    """Means over prompts for each model, with standard errors, and what each number means below."""
+    found = list(answers.values())
+    samples, settings = found[0].samples, found[0].settings
+    prompts = len({row.prompt for row in found[0].scored})
+    longest = f"at most {settings.max_new_tokens:,} tokens"
+    title = f"{_counted(len(samples), 'answer')} to {_counted(prompts, 'prompt')}, {settings.describe()}, {longest}"
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE)
+    table.add_column("", no_wrap=True)
     for name in answers:
         table.add_column(Text(printable(name, 1000)), justify="right", overflow="fold")
-    found = list(answers.values())
-    longest = first.settings.max_new_tokens
-    table.add_row(f"length, tokens (at most {longest:,})", *(_shown(one.tokens, 1) for one in found))
+    table.add_row("length, tokens", *(_shown(one.tokens, 1) for one in found))
     table.add_row("finished", *(_shown(one.finished, 3) for one in found))
     table.add_row(f"repeated {NGRAM}-grams", *(_shown(one.repetition, 3) for one in found))
-    table.add_row("log-prob, nats per token", *(f"{one.log_prob:.3f}" for one in found))
-    kls = [kl for one in found if (kl := one.answer_kl) is not None]
-    if kls:
-        cut = f", cut at {longest:,} tokens" if any(one.finished.value < 1 for one in found) else ""
-        name = "KL(this, other) of answers" if first.settings.faithful else "token KL(this, other), summed along these"
-        table.add_row(f"{name}{cut}, nats", *(_shown(kl.kl, 3) for kl in kls))
-        table.add_row("log-ratio, nats per answer", *(_shown(kl.log_ratio, 3) for kl in kls))
-    table.add_row("sampler and Scorer differ, nats", *(f"at most {one.disagreement.largest:.1g}" for one in found))
+    table.add_row("log-prob, nats a token", *(f"{one.log_prob:.3f}" for one in found))
+    notes = [f"±: one standard error over {'prompts' if prompts > 1 else 'answers'}"]
+    if kls := [kl for one in found if (kl := one.answer_kl) is not None]:
+        table.add_row("KL(this, other), nats", *(_shown(kl.kl, 3) for kl in kls))
+        table.add_row("log-ratio, nats", *(_shown(kl.log_ratio, 3) for kl in kls))
+        cut = any(not sample.finished for one in found for sample in one.samples)
+        notes += _kl_notes(settings, f"of answers cut at {settings.max_new_tokens:,} tokens" if cut else "of answers")
+    apart = " and ".join(f"{one.disagreement.largest:.0e}" for one in found)
+    notes.append(f"sampler and Scorer differ by at most {apart} nats a token")
+    table.caption = Text("\n".join(notes))
     return table
+
+
+def _kl_notes(settings: SamplingSettings, of_answers: str) -> list[str]:
+    if settings.faithful:
+        return [
+            f"KL(this, other): {of_answers}, estimated by exact token KL along this model's",
+            "log-ratio: the same KL estimated from log-probs alone",
+        ]
+    return [
+        "KL(this, other): exact token KL summed along these answers; that of answers takes",
+        "  --temperature 1 and neither --top-p nor --top-k",
+        "log-ratio: of whole answers, at temperature 1",
+    ]
 
 
 def escaped(text: str) -> str:
@@ -97,15 +113,19 @@ def _answer(scored: ScoredSample, tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def _remark(scored: ScoredSample) -> str:
-    tokens = len(scored.sample.answer)
     end = "" if scored.sample.finished else ", cut"
     kl = "" if scored.kl is None else f", KL {scored.kl.sum():.2f}"
-    return f"{tokens:,} token{'s' * (tokens != 1)}{end}{kl}"
+    return f"{_counted(len(scored.sample.answer), 'token')}{end}{kl}"
 
 
 def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.split("\n"))
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def _shown(estimate: Estimate, places: int) -> str:
-    return f"{estimate.value:.{places}f} ± {estimate.error:.{places}f}"
+    error = "" if math.isnan(estimate.error) else f" ± {estimate.error:.{places}f}"
+    return f"{estimate.value:.{places}f}{error}"
