@@ -23,7 +23,7 @@ from kilter.model.sampler import SamplingSettings, check_room
 from kilter.model.scorer import Scorer
 from kilter.tokens.encoding import EncodedPrompt, Encoder, Limits
 
-ANSWERS_AT_ONCE = 32  # of each model, between one showing and writing and the next
+ANSWERS_AT_ONCE = 16  # of each model, between one showing and writing and the next
 
 # Each model's answers, by its name.
 Answers = Mapping[str, SampleEvaluation]
