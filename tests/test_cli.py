@@ -132,3 +132,44 @@ def test_a_misspelt_command_gets_a_suggestion() -> None:
     ran = kilter("algin")
     assert ran.returncode
     assert 'Did you mean "align"?' in ran.stderr
+
+
+def test_settings_survive_being_printed_and_read_again(tmp_path: Path) -> None:
+    given = ["--data", "d.jsonl", "--out", "o", "--model", "m", "--beta", "0.3", "--lora-rank", "4"]
+    given += ["--lora-targets", "q_proj", "--lora-targets", "v_proj", "--save-every", "20"]
+    printed = kilter("align", *given, "--print-config", code=KILTER_AND_LOADED)
+    *lines, loaded = printed.stdout.splitlines()
+    assert loaded == "[]"
+    assert {"beta = 0.3", 'lora_targets = ["q_proj", "v_proj"]', 'save_every = "20"'} <= set(lines)
+    (tmp_path / "run.toml").write_text("\n".join(lines))
+    again = kilter("align", "--config", tmp_path / "run.toml", "--beta", "0.5", "--print-config")
+    assert again.stdout.splitlines() == [line.replace("beta = 0.3", "beta = 0.5") for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("betta = 0.3\n", "run.toml: there is no setting 'betta'; did you mean beta?"),
+        ("beta = \n", "run.toml cannot be read as settings: Invalid value"),
+        ('beta = "x"\ndata = "d"\nout = "o"\nmodel = "m"\n', "--beta should be a valid number"),
+    ],
+)
+def test_a_mistake_in_a_file_of_settings_is_told_in_one_line(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(text)
+    assert told in the_one_line(kilter("align", "--config", tmp_path / "run.toml"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--resume", "nowhere"], "there is no run in nowhere"),
+        (["--resume", "nowhere", "--out", "there"], "leave out away"),
+        (["--save-every", "3h"], "--save-every should be steps (200), minutes (30m) or seconds (90s), got 3h"),
+        (["--patience", "3"], "patience needs something to evaluate on"),
+        (["--patience", "3", "--holdout", "5"], "give eval_every"),
+        (["--lora-alpha", "3"], "give lora_rank too"),
+    ],
+)
+def test_options_that_contradict_each_other_are_told_in_one_line(arguments: list[str], told: str) -> None:
+    given = [] if "--resume" in arguments else ["--data", "d", "--out", "o", "--model", "m"]
+    assert told in the_one_line(kilter("align", *given, *arguments))

@@ -8,7 +8,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from kilter.errors import KilterError
+from kilter.errors import KilterError, StoppedError
 
 app = App(
     name="kilter",
@@ -33,10 +33,13 @@ def main() -> None:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         fail(in_a_line(error))
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except KilterError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        print("\nstopped before the end; nothing was saved", file=sys.stderr)
+        print("\nstopped at once; nothing more was saved", file=sys.stderr)
         sys.exit(130)
 
 

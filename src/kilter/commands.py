@@ -11,9 +11,16 @@ from kilter.demo.config import DemoConfig
 from kilter.measure.config import GenerateConfig, ScoreConfig
 from kilter.train.config import AlignConfig, SftConfig
 
+PrintConfig = Annotated[
+    bool, Parameter(negative="", help="Print the settings as a file that --config reads, and do nothing else.")
+]
 
-def align(*, config: Annotated[AlignConfig, Parameter(name="*")]) -> None:
+
+def align(*, config: Annotated[AlignConfig, Parameter(name="*")], print_config: PrintConfig = False) -> None:
     """Align a model with preference pairs."""
+    if print_config:
+        print(config.toml, end="")
+        return
     from kilter.train.machine import settle
 
     settle()
@@ -22,8 +29,11 @@ def align(*, config: Annotated[AlignConfig, Parameter(name="*")]) -> None:
     align(config)
 
 
-def sft(*, config: Annotated[SftConfig, Parameter(name="*")]) -> None:
+def sft(*, config: Annotated[SftConfig, Parameter(name="*")], print_config: PrintConfig = False) -> None:
     """Teach a model to say what the examples say; or begin one from scratch."""
+    if print_config:
+        print(config.toml, end="")
+        return
     from kilter.train.machine import settle
 
     settle()

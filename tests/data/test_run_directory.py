@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kilter.data import run_directory
-from kilter.data.run_directory import RunDirectory, sha256_of, staged
+from kilter.data import staging
+from kilter.data.run_directory import RunDirectory
+from kilter.data.staging import sha256_of, staged
 from kilter.data.toml import to_toml
 from kilter.errors import DataError, RunError
 
@@ -41,7 +42,7 @@ def test_a_new_run_may_use_a_new_or_an_empty_directory(tmp_path: Path) -> None:
 
 def test_a_directory_in_use_is_refused_and_kept(run: RunDirectory) -> None:
     run.write_manifest({"seed": 1})
-    with pytest.raises(RunError, match=r"first exists and is not empty; choose another --out, or .* --overwrite"):
+    with pytest.raises(RunError, match=r"first exists and is not empty; choose another --out, .* --overwrite"):
         RunDirectory.create(run.path)
     assert contents(run.path).keys() == {"manifest.json"}
 
@@ -251,7 +252,7 @@ def test_files_are_synced_before_the_rename_and_the_parent_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    fsync, rename = run_directory._fsync, Path.rename
+    fsync, rename = staging.sync, Path.rename
 
     def noted_fsync(path: Path) -> None:
         events.append(f"sync {path.name}")
@@ -261,7 +262,7 @@ def test_files_are_synced_before_the_rename_and_the_parent_after_it(
         events.append(f"rename to {target.name}")
         return rename(self, target)
 
-    monkeypatch.setattr(run_directory, "_fsync", noted_fsync)
+    monkeypatch.setattr(staging, "sync", noted_fsync)
     monkeypatch.setattr(Path, "rename", noted_rename)
     with staged(tmp_path / "model") as directory:
         (directory / "weights").write_text("w")

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from kilter.model.prepared import PreparedTree
@@ -27,6 +28,7 @@ def plain_tree_attention(
     scale: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """`attention.tree_attention` with one dense mask over the whole tree, found by following parents."""
     allowed = torch.eye(len(tree), dtype=torch.bool)
@@ -36,11 +38,17 @@ def plain_tree_attention(
     if window is not None:
         depth_T = torch.from_numpy(tree.tree.depth_T)
         allowed &= depth_T[:, None] - depth_T[None, :] < window
-    return _dense(query, key, value, allowed, scale, softcap)
+    return _dense(query, key, value, allowed, scale, softcap, sinks)
 
 
 def _dense(
-    query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scale: float | None, softcap: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    allowed: Tensor,
+    scale: float | None,
+    softcap: float | None,
+    sinks: Tensor | None,
 ) -> Tensor:
     """Softmax attention in the inputs' type, with the softmax itself in float32 at least, as transformers has it."""
     key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
@@ -48,8 +56,11 @@ def _dense(
     if softcap is not None:
         score = softcap * torch.tanh(score / softcap)
     type_ = torch.float64 if query.dtype == torch.float64 else torch.float32
-    probability = score.masked_fill(~allowed, -math.inf).softmax(-1, dtype=type_)
-    return probability.to(value.dtype) @ value
+    score = score.masked_fill(~allowed, -math.inf)
+    if sinks is not None:  # one more key, with a value of 0
+        score = torch.cat([score, sinks[:, None, None].to(score.dtype).expand(-1, len(allowed), -1)[None]], -1)
+        value = nn.functional.pad(value, (0, 0, 0, 1))
+    return score.softmax(-1, dtype=type_).to(value.dtype) @ value
 
 
 def _plain_layer(
@@ -62,24 +73,36 @@ def _plain_layer(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **ignored: Any,
 ) -> tuple[Tensor, None]:
     age = torch.arange(query.shape[2])[:, None] - torch.arange(query.shape[2])[None, :]
     allowed = (age >= 0) & (age < (sliding_window or math.inf))
-    return _dense(query, key, value, allowed, scaling, softcap).transpose(1, 2), None
+    return _dense(query, key, value, allowed, scaling, softcap, s_aux).transpose(1, 2), None
 
 
 def in_float64(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model in float64, also where transformers' RMS norms would round to float32."""
+    """The same model in float64, also where its own code would round to float32 (norms, routers, state spaces)."""
+    model.set_experts_implementation("eager")  # the fused product has no float64
     for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm"):
-            module.forward = MethodType(_rms_norm, module)  # type: ignore[method-assign]
+        if not type(module).__module__.startswith("torch."):
+            module.forward = MethodType(_unrounded, module)  # type: ignore[method-assign]
     return model.double()
 
 
-def _rms_norm(norm: Any, hidden: Tensor) -> Tensor:
-    eps, offset = (norm.eps, 1) if type(norm).__name__.startswith("Gemma") else (norm.variance_epsilon, 0)
-    return (offset + norm.weight) * hidden * (hidden.pow(2).mean(-1, keepdim=True) + eps).rsqrt()
+def _unrounded(module: nn.Module, *given: Any, **options: Any) -> Any:
+    with Unrounded():
+        return type(module).forward(module, *given, **options)
+
+
+class Unrounded(TorchFunctionMode):
+    """Where code asks for float32 it gets float64."""
+
+    def __torch_function__(self, function: Any, types: Any, given: Any = (), options: Any = None) -> Any:
+        function = Tensor.double if function is Tensor.float else function
+        given = [torch.float64 if x is torch.float32 else x for x in given]
+        options = {name: torch.float64 if x is torch.float32 else x for name, x in (options or {}).items()}
+        return function(*given, **options)
 
 
 def in_plain_float64(model: PreTrainedModel) -> PreTrainedModel:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from conftest import TINY, VOCABULARY
 from kilter.errors import ModelError
 from kilter.model import blocks
-from kilter.model.architectures import ARCHITECTURES
+from kilter.model.architectures import ARCHITECTURES, exact_up_to
 from kilter.model.prepared import PreparedTree
 from kilter.model.scorer import Scorer
 from kilter.tokens.sequence import TokenSequence
@@ -28,7 +28,9 @@ from model.plain import (
 )
 
 MakeModel = Callable[..., PreTrainedModel]
-SHAPES = [shape for shape in TINY if shape != "mamba"]
+SHAPES, SEPARATE = (
+    [shape for shape, (kind, _) in TINY.items() if ARCHITECTURES[kind].path == path] for path in ("tree", "separate")
+)
 
 
 def sequences() -> list[TokenSequence]:
@@ -141,7 +143,7 @@ def test_under_autocast_scores_and_gradients_err_at_most_twice_as_much_as_the_mo
     assert relative_difference(flat_gradient(scorer), wanted) <= 2 * own_error + rounding
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", TINY)
 def test_a_frozen_scorer_has_the_same_scores_under_autocast(shape: str, tiny_model: MakeModel) -> None:
     """To the last bit, so that log-ratios are 0 before the first update."""
     policy, reference = (Scorer(tiny_model(shape), autocast=torch.bfloat16) for _ in range(2))
@@ -169,13 +171,17 @@ def test_separate_sequences_of_a_llama_equal_its_tree(tiny_model: MakeModel) -> 
     assert relative_difference(flat_gradient(separate), flat_gradient(by_tree)) <= 1e-12
 
 
-def test_separate_sequences_of_a_mamba_have_the_gradients_of_its_own_forward(tiny_model: MakeModel) -> None:
-    """Its own forward rounds logits to float32, whatever its type."""
-    model = tiny_model("mamba").double()
-    by_itself = copy.deepcopy(model)
-    (scores(Scorer(model), tree()) @ SLOPE).backward()
-    (completion_scores(by_itself, SEQUENCES).double() @ SLOPE).backward()
-    assert relative_difference(flat_gradient(model), flat_gradient(by_itself)) <= 1e-6
+@pytest.mark.parametrize("shape", SEPARATE)
+def test_separate_sequences_have_the_scores_and_gradients_of_the_models_own_forward(
+    shape: str, tiny_model: MakeModel
+) -> None:
+    model = in_float64(tiny_model(shape))
+    by_itself = in_float64(tiny_model(shape))
+    got, wanted = scores(Scorer(model), tree()), completion_scores(by_itself, SEQUENCES)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+    (got @ SLOPE).backward()
+    (wanted @ SLOPE).backward()
+    assert relative_difference(flat_gradient(model), flat_gradient(by_itself)) <= 1e-12
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -214,6 +220,23 @@ def test_positions_that_depend_on_the_length_of_the_call_are_exact_or_refused(
         got = scores(Scorer(model), PreparedTree(TokenTree.build(short)))
     assert len(short) >= 2
     assert (got - own).abs().max() <= 1e-5 * own.abs().max()
+
+
+@pytest.mark.parametrize("shape", ["mixtral", "granite_hybrid"])
+def test_training_without_the_router_loss_that_a_model_asks_for_is_refused(shape: str, tiny_model: MakeModel) -> None:
+    scorer = Scorer(tiny_model(shape, output_router_logits=True, router_aux_loss_coef=0.001))
+    with pytest.raises(ModelError, match=r"router loss of weight 0\.001 .* set output_router_logits to false"):
+        scorer(tree())
+    with torch.no_grad():
+        same = scores(Scorer(tiny_model(shape)), tree())
+        torch.testing.assert_close(scores(scorer, tree()), same, rtol=0, atol=0)
+
+
+def test_each_type_of_layer_limits_the_calls_in_which_its_positions_are_exact(tiny_model: MakeModel) -> None:
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    dynamic = {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 12, "rope_theta": 10000.0}
+    model = tiny_model("gemma3", rope_parameters={"sliding_attention": rope, "full_attention": dynamic})
+    assert exact_up_to(model.config) == 12
 
 
 def test_asking_a_tree_of_mamba_is_refused(tiny_model: MakeModel) -> None:

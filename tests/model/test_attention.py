@@ -56,7 +56,7 @@ def query_key_value(nodes: int, dtype: torch.dtype = torch.float64, seed: int = 
     return [(2 * torch.randn(shape, generator=generator)).to(dtype).requires_grad_() for shape in shapes]
 
 
-def value_and_gradients(attend: Callable[[Tensor, Tensor, Tensor], Tensor], inputs: list[Tensor]) -> list[Tensor]:
+def value_and_gradients(attend: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tensor]:
     """The output, and the gradients of its product with fixed random numbers."""
     out = attend(*inputs)
     slope = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
@@ -84,6 +84,40 @@ def test_value_and_gradients_equal_the_dense_softmax(
     options = {"window": window, "softcap": softcap, "scale": scale}
     fast = value_and_gradients(lambda *qkv: tree_attention(*qkv, tree, **options), inputs)
     plain = value_and_gradients(lambda *qkv: plain_tree_attention(*qkv, tree, **options), inputs)
+    for got, wanted in zip(fast, plain, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
+
+
+def test_a_sink_that_scores_as_high_as_the_one_key_halves_the_output() -> None:
+    query, key, value = (x[:, :, :1].detach() for x in query_key_value(1))
+    sinks = (query * key.repeat_interleave(2, dim=1)).sum((0, 2, 3)) / math.sqrt(WIDTH)
+    out = tree_attention(query, key, value, tree_of([[1]]), sinks=sinks)
+    torch.testing.assert_close(out, value.repeat_interleave(2, dim=1) / 2, rtol=0, atol=1e-14)
+
+
+@pytest.mark.usefixtures("_cover")
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("window", [None, 3])
+def test_sinks_join_each_softmax_once_however_many_blocks_it_is_merged_from(
+    window: int | None, softcap: float | None
+) -> None:
+    tree = tree_of(FOREST)
+    sinks = torch.tensor([-1.0, 0.5, 2.0, 4.0], dtype=torch.float64, requires_grad=True)
+    inputs = [*query_key_value(len(tree)), sinks]
+    options = {"window": window, "softcap": softcap}
+    fast = value_and_gradients(lambda q, k, v, s: tree_attention(q, k, v, tree, sinks=s, **options), inputs)
+    plain = value_and_gradients(lambda q, k, v, s: plain_tree_attention(q, k, v, tree, sinks=s, **options), inputs)
+    for got, wanted in zip(fast, plain, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("width", [3, WIDTH + 3])
+def test_values_may_be_narrower_or_wider_than_keys(width: int) -> None:
+    tree = tree_of(FOREST)
+    query, key, _ = query_key_value(len(tree))
+    value = torch.randn(1, KEY_HEADS, len(tree), width, dtype=torch.float64, requires_grad=True)
+    fast = value_and_gradients(lambda *qkv: tree_attention(*qkv, tree), [query, key, value])
+    plain = value_and_gradients(lambda *qkv: plain_tree_attention(*qkv, tree), [query, key, value])
     for got, wanted in zip(fast, plain, strict=True):
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
 
@@ -162,12 +196,15 @@ def test_under_autocast_mixed_types_are_attended_in_float32_and_gradients_keep_t
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("window", [None, 3])
-def test_flex_attention_equals_the_dense_softmax(window: int | None, softcap: float | None) -> None:
+@pytest.mark.parametrize("sinks", [None, torch.tensor([-1.0, 0.5, 2.0, 4.0], dtype=torch.float64)], ids=["", "sinks"])
+def test_flex_attention_equals_the_dense_softmax(
+    window: int | None, softcap: float | None, sinks: Tensor | None
+) -> None:
     tree = tree_of(FOREST)
     query, key, value = (x.detach() for x in query_key_value(len(tree)))
     scale = 1 / math.sqrt(WIDTH)
-    out = flex_tree_attention(query, key, value, tree, scale=scale, window=window, softcap=softcap)
-    plain = plain_tree_attention(query, key, value, tree, window=window, softcap=softcap)
+    out = flex_tree_attention(query, key, value, tree, scale=scale, window=window, softcap=softcap, sinks=sinks)
+    plain = plain_tree_attention(query, key, value, tree, window=window, softcap=softcap, sinks=sinks)
     torch.testing.assert_close(out, plain, rtol=0, atol=1e-10)
 
 

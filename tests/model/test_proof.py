@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -19,7 +20,15 @@ from kilter.model import attention, head, llama, prepared, proof
 from kilter.model.architectures import ARCHITECTURES, Architecture
 from kilter.model.blocks import Block
 from kilter.model.prepared import PreparedTree
-from kilter.model.proof import ProofWarning, ensure_proven, sample_texts, shrunken_config, shrunken_twin
+from kilter.model.proof import (
+    ProofWarning,
+    ensure_proven,
+    layer_kinds,
+    representative_layers,
+    sample_texts,
+    shrunken_config,
+    shrunken_twin,
+)
 from kilter.model.scorer import Scorer
 from kilter.tokens.tree import TokenTree
 
@@ -130,12 +139,38 @@ def test_the_twins_tree_is_long_enough_to_merge_partial_softmaxes() -> None:
 
 def test_a_twin_keeps_one_layer_of_each_kind_grouped_heads_caps_and_tying() -> None:
     config = AutoConfig.for_model("gemma2")
-    small = shrunken_config(config)
+    small = shrunken_config(config, representative_layers(config))
     assert small.layer_types == ["sliding_attention", "full_attention"]
     assert small.num_attention_heads == 2 * small.num_key_value_heads
     assert (small.sliding_window, small.hidden_size, small.num_hidden_layers) == (4, 64, 2)
     assert (small.attn_logit_softcapping, small.tie_word_embeddings) == (50.0, True)
     assert config.num_hidden_layers == 26
+
+
+def test_a_twin_keeps_layers_that_only_their_numbers_tell_apart(tiny_model: MakeModel) -> None:
+    model = tiny_model("deepseek_v3", num_hidden_layers=6, first_k_dense_replace=3)
+    dense, routed = layer_kinds(model)[2:4]
+    assert "DeepseekV3MoE" in routed - dense
+    assert layer_kinds(shrunken_twin(model)) == [dense, dense, dense, routed]
+
+
+def test_a_twin_keeps_latent_ranks_apart_and_routes_to_some_experts_only(tiny_model: MakeModel) -> None:
+    small = shrunken_twin(tiny_model("deepseek_v3", n_routed_experts=32, num_experts_per_tok=8)).config
+    assert small.qk_nope_head_dim + small.qk_rope_head_dim != small.v_head_dim
+    assert (small.n_routed_experts, small.num_experts_per_tok, small.n_group, small.topk_group) == (8, 2, 2, 1)
+
+
+def test_a_twin_without_experts_stays_without(tiny_model: MakeModel) -> None:
+    model = tiny_model("granite_hybrid", num_local_experts=0)
+    assert set(layer_kinds(shrunken_twin(model))) == set(layer_kinds(model))
+    assert passes(model).path == "separate"
+
+
+def test_a_twin_has_long_rotary_factors_for_its_own_width(tiny_model: MakeModel) -> None:
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 24, "long_factor": [4.0] * 24, "factor": 32.0}
+    length = {"rope_theta": 10000.0, "original_max_position_embeddings": 4096}
+    model = tiny_model("phi3", hidden_size=192, head_dim=48, rope_parameters=rope | length)
+    assert passes(model).path == "tree"
 
 
 def test_a_twin_is_the_same_each_time(tiny_model: MakeModel) -> None:
@@ -146,7 +181,7 @@ def test_a_twin_is_the_same_each_time(tiny_model: MakeModel) -> None:
 # Positions
 
 
-@pytest.mark.parametrize("shape", ["gpt2", "llama", "mistral"])
+@pytest.mark.parametrize("shape", ["gpt2", "llama", "mistral", "gemma3", "opt", "deepseek_v3"])
 def test_positions_that_count_nodes_instead_of_depth_are_caught(
     shape: str, tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,12 +216,27 @@ def test_a_scale_that_attention_ignores_is_caught(tiny_model: MakeModel, monkeyp
     assert_caught(tiny_model("gemma2", query_pre_attn_scalar=9), "attention: 4 tokens by themselves")
 
 
-@pytest.mark.parametrize("shape", ["mistral", "qwen2", "gemma2"])
+@pytest.mark.parametrize("shape", ["mistral", "qwen2", "gemma2", "gemma3", "phi3", "cohere2", "mixtral", "gpt_oss"])
 def test_a_window_that_attention_ignores_is_caught(
     shape: str, tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_changed(monkeypatch, window=None)
     assert_caught(tiny_model(shape), "attention: 11 tokens, beyond the sliding window of 4,")
+
+
+def test_sinks_that_attention_ignores_are_caught(tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_changed(monkeypatch, sinks=None)
+    assert_caught(tiny_model("gpt_oss"), "attention: 4 tokens by themselves")
+
+
+def test_sinks_that_get_no_gradient_are_caught(tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = attention.tree_attention
+
+    def cut(*given: Any, sinks: Tensor, **options: Any) -> Tensor:
+        return right(*given, sinks=sinks.detach(), **options)
+
+    monkeypatch.setattr(attention, "tree_attention", cut)
+    assert_caught(tiny_model("gpt_oss"), "gradient: none reaches .*sinks")
 
 
 def test_siblings_that_see_each_other_are_caught(tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +266,7 @@ def test_partial_softmaxes_that_are_merged_wrongly_are_caught(
 def test_a_model_that_is_listed_by_mistake_is_caught(
     kind: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ARCHITECTURES, kind, Architecture("tree"))
+    monkeypatch.setitem(ARCHITECTURES, kind, Architecture("tree", ""))
     assert_caught(model_of(kind, **settings), "attention")
 
 
@@ -229,18 +279,63 @@ def assert_refused(model: PreTrainedModel, part: str) -> None:
             ensure_proven(model, strict=strict)
 
 
-def test_a_soft_cap_that_the_head_ignores_is_refused(tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ARCHITECTURES, "gemma2", Architecture("tree"))
-    assert_refused(tiny_model("gemma2"), "head")
+@pytest.mark.parametrize("shape", ["gemma2", "gemma3", "cohere", "cohere2", "granite", "granite_hybrid"])
+def test_a_soft_cap_or_scale_that_the_head_ignores_is_refused(
+    shape: str, tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, _ = TINY[shape]
+    monkeypatch.setitem(ARCHITECTURES, kind, ARCHITECTURES[kind]._replace(logits=None))
+    assert_refused(tiny_model(shape), "head")
 
 
-def test_a_dropped_head_bias_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dropped_head_bias_is_refused(tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head.LogitsHead, "linear", property(lambda self: self.module))
-    assert_refused(model_of("phi"), "head")
+    assert_refused(tiny_model("gptj"), "head")
 
 
-def test_an_unlisted_model_that_scales_its_logits_is_refused() -> None:
-    assert_refused(model_of("granite", logits_scaling=8.0), "head")
+def with_adapted_head(model: PreTrainedModel) -> PreTrainedModel:
+    """The same with LoRA on its head, as far from zero as it would be in training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        inject_adapter_in_model(LoraConfig(target_modules=["lm_head"], init_lora_weights=False), model)
+    return model.eval()
+
+
+def test_an_adapter_on_the_head_passes(tiny_model: MakeModel) -> None:
+    scorer = passes(with_adapted_head(tiny_model("llama")))
+    assert scorer.path == "tree"
+    assert_scores_are_its_own(scorer)
+
+
+def test_an_adapter_on_the_head_that_is_ignored_is_refused(
+    tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin, made from the configuration alone, has no adapter; the real weights show it."""
+    monkeypatch.setattr(
+        Scorer, "head", property(lambda self: head.LogitsHead(_frozen_base(self.model.get_output_embeddings())))
+    )
+    assert passes(tiny_model("llama")).path == "tree"
+    assert_refused(with_adapted_head(tiny_model("llama")), "head")
+
+
+def _frozen_base(module: Any) -> Any:
+    return getattr(module, "base_layer", module)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("granitemoe", {"logits_scaling": 8.0}),
+        ("recurrent_gemma", {"num_key_value_heads": 2, "head_dim": 8}),
+        ("bert", {}),
+    ],
+)
+def test_an_unlisted_model_that_does_more_to_its_logits_is_refused(kind: str, settings: dict[str, Any]) -> None:
+    assert_refused(model_of(kind, **settings), "head")
+
+
+def test_attention_to_what_comes_after_is_refused(tiny_model: MakeModel) -> None:
+    assert_refused(tiny_model("gemma3", use_bidirectional_attention=True), "attention")
 
 
 def test_what_only_the_real_weights_show_is_refused(tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,45 +16,15 @@ from kilter.errors import ConfigError, DataError, RunError
 from kilter.model.head import SHAPE_MULTIPLE
 from kilter.model.loading import load_scorer, load_tokenizer
 from kilter.model.scorer import Scorer
-from kilter.train.align import align
-from kilter.train.config import AlignConfig, SftConfig
+from kilter.train.config import SftConfig
 from kilter.train.sft import sft
-
-SHAPE = "layers=2,hidden=32,heads=4,kv_heads=2,mlp=64,vocabulary=300,length=128"
-ADJECTIVES = ("warm", "cold", "salty", "sweet", "plain", "rich", "thin", "fine")
+from train.runs import run
 
 
 @pytest.fixture
 def console(tmp_path):
     with (tmp_path / "console.txt").open("w") as stream:
         yield Console(file=stream, width=200)
-
-
-@pytest.fixture(scope="module")
-def pairs_file(tmp_path_factory):
-    """Pairs whose chosen answer is always the happy one."""
-    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
-    rows = [
-        {"prompt": f"Dish {i} is {adjective}.", "chosen": " I love it.", "rejected": " I hate it."}
-        for i in range(8)
-        for adjective in ADJECTIVES
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-@pytest.fixture(scope="module")
-def start(pairs_file, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "sft"
-    with (out.parent / "console.txt").open("w") as stream:
-        return sft(
-            SftConfig(data=pairs_file, out=out, from_scratch=SHAPE, epochs=2, batch_size=8), Console(file=stream)
-        )
-
-
-def run(objective, start, pairs_file, out, console, **settings):
-    given = {"data": pairs_file, "holdout": 16, "learning_rate": 1e-3, "batch_size": 8, "max_steps": 6} | settings
-    return align(AlignConfig(model=str(start), out=out, objective=objective, **given), console)
 
 
 @pytest.mark.parametrize("objective", ["dpo", "ipo", "ipo_mean", "hinge", "kto"])

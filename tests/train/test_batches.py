@@ -37,7 +37,7 @@ def test_an_error_while_making_a_batch_is_raised_where_the_batch_is_used():
         return item
 
     batches = made_ahead(iter([0, 1, 2, 3]), make)
-    assert [next(batches), next(batches)] == [0, 1]
+    assert [next(batches), next(batches)] == [(0, 0), (1, 1)]
     with pytest.raises(ValueError, match="row 2"):
         next(batches)
 
@@ -71,3 +71,11 @@ def test_padding_adds_nodes_and_changes_no_weight():
     plain, padded = pair_batch(pairs, node_budget=100), pair_batch(pairs, node_budget=100, node_multiple=64)
     assert (plain.nodes, padded.nodes) == (6, 64)
     assert plain.weight_C.tolist() == padded.weight_C.tolist() == [2.0, 1.0]
+
+
+def test_a_stream_goes_on_where_it_was_left_in_any_epoch():
+    stream = shuffled_stream(7, seed=3)
+    whole = [next(stream) for _ in range(30)]
+    for taken in (0, 1, 6, 7, 8, 20):
+        rest = shuffled_stream(7, seed=3, taken=taken)
+        assert [next(rest) for _ in range(30 - taken)] == whole[taken:]

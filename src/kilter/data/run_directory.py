@@ -4,6 +4,9 @@
       config.toml      the resolved configuration
       manifest.json    versions, command, seeds, fingerprints of data files, model, reference, chat template
       metrics.jsonl    one row a step
+      before.safetensors  the held-out examples' scores before the first step
+      samples.jsonl    answers sampled at evaluations
+      checkpoints/     what the run can be taken up from (data/checkpoints.py)
       model/           the result
 
 Whatever goes wrong while writing or reading (a full disk, permissions) is a `RunError`.
@@ -11,28 +14,29 @@ Whatever goes wrong while writing or reading (a full disk, permissions) is a `Ru
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
+from kilter.data.staging import is_staging, make_directory, run_error, staged_file, sync
 from kilter.errors import RunError
 
 CONFIG = "config.toml"
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 MODEL = "model"
+CHECKPOINTS = "checkpoints"
+BEFORE = "before.safetensors"
+SAMPLES = "samples.jsonl"
 # All that a run may leave in its directory. What is not among these is not kilter's, and is never deleted.
-ENTRIES = (CONFIG, METRICS, MODEL, "checkpoints", "report.html", MANIFEST)
-STAGING = ".staging"
+ENTRIES = (CONFIG, METRICS, BEFORE, SAMPLES, CHECKPOINTS, MODEL, "report.html", MANIFEST)
 
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -56,19 +60,37 @@ class RunDirectory:
         """
         run = cls(path)
         run.check_free(overwrite=overwrite)
-        with _run_error(run.path):
+        with run_error(run.path):
             if run.path.is_dir():
                 _delete_run(run.path)
-            run.path.mkdir(parents=True, exist_ok=True)
+            make_directory(run.path)
         return run
 
     def check_free(self, *, overwrite: bool = False) -> None:
         """Raise what `create` would raise, so that a long preparation is not for nothing; touches nothing."""
-        with _run_error(self.path):
+        with run_error(self.path):
             if self.path.exists() and not self.path.is_dir():
                 raise RunError(f"{self.path} is a file; expected a directory for the run; choose another --out")
-            if self.path.is_dir() and any(self.path.iterdir()):
+            if self.path.is_dir() and not _never_begun(self.path):
                 _check_replaceable(self.path, overwrite)
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has begun here: its manifest is written when all that it needs to go on is there."""
+        return (self.path / MANIFEST).is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the result is there."""
+        return self.model.is_dir()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    @property
+    def before(self) -> Path:
+        return self.path / BEFORE
 
     @property
     def model(self) -> Path:
@@ -91,7 +113,7 @@ class RunDirectory:
         or None.
         """
         line = json_line(row)
-        with _run_error(self.path / METRICS):
+        with run_error(self.path / METRICS):
             if self._metrics is None:
                 self._metrics = (self.path / METRICS).open("a", buffering=1, encoding="utf-8", newline="\n")
             self._metrics.write(line)
@@ -99,15 +121,45 @@ class RunDirectory:
     def read_metrics(self) -> list[dict[str, object]]:
         """Return the rows of metrics.jsonl, without a last line that was cut off in the middle of a write."""
         path = self.path / METRICS
-        with _run_error(path):
+        with run_error(path):
             lines = path.read_bytes().split(b"\n")[:-1]
         return [_metrics_row(path, number, line) for number, line in enumerate(lines, 1)]
+
+    def read_manifest(self) -> dict[str, Any]:
+        path = self.path / MANIFEST
+        with run_error(path):
+            text = path.read_bytes()
+        try:
+            manifest: dict[str, Any] = json.loads(text)
+        except ValueError:
+            raise RunError(f"{path} is not JSON; expected what the run wrote; restore it from a copy") from None
+        return manifest
+
+    def lengths(self) -> dict[str, int]:
+        """The bytes of each file that grows as the run goes on, which are on the disk to stay when this returns."""
+        lengths = {}
+        for name in (METRICS, SAMPLES):
+            path = self.path / name
+            with run_error(path):
+                if path.exists():
+                    sync(path)
+                    lengths[name] = path.stat().st_size
+        return lengths
+
+    def cut_back(self, lengths: Mapping[str, int]) -> None:
+        """Take growing files back to the lengths they had: what came after will be written again."""
+        self.close()
+        for name in (METRICS, SAMPLES):
+            path = self.path / name
+            with run_error(path):
+                if path.exists() and path.stat().st_size > lengths.get(name, 0):
+                    os.truncate(path, lengths.get(name, 0))
 
     def close(self) -> None:
         """Close the metrics file; a later `append_metrics` opens it again."""
         metrics, self._metrics = self._metrics, None
         if metrics is not None:
-            with _run_error(self.path / METRICS):
+            with run_error(self.path / METRICS):
                 metrics.close()
 
     def __enter__(self) -> Self:
@@ -130,70 +182,32 @@ def rows_file(path: Path) -> Iterator[Callable[[Mapping[str, object]], None]]:
 
     What was in the file is replaced.
     """
-    with _run_error(path):
+    with run_error(path):
         stream = path.open("w", buffering=1, encoding="utf-8", newline="\n")
 
     def write(row: Mapping[str, object]) -> None:
-        with _run_error(path):
+        with run_error(path):
             stream.write(json_line(row))
 
     with stream:
         yield write
 
 
-@contextmanager
-def staged(path: str | PathLike[str]) -> Iterator[Path]:
-    """Yield an empty directory that becomes `path` when the block succeeds, and vanishes when it fails.
-
-    On success every file is fsynced, the directory is renamed to `path`, and the parent is fsynced: after a
-    crash `path` is whole or absent. A directory at `path` is moved aside for the rename and deleted after it
-    (a crash between the two leaves it beside `path`, its name ending in .staging). An OSError in the block
-    becomes a `RunError`; whatever fails in the block leaves `path` as it was.
-    """
-    path = Path(os.path.realpath(path))
-    staging = _sibling(path)
-    with _run_error(path):
-        try:
-            staging.mkdir(parents=True)
-            yield staging
-            _fsync_tree(staging)
-            _replace_directory(path, staging)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
-
-
-@contextmanager
-def staged_file(path: Path) -> Iterator[Path]:
-    """The same for one file: yield a path to write, which replaces `path` when the block succeeds."""
-    staging = _sibling(path)
-    with _run_error(path):
-        try:
-            yield staging
-            _fsync(staging)
-            staging.replace(path)
-            _fsync(path.parent)
-        except BaseException:
-            with suppress(OSError):
-                staging.unlink()
-            raise
-
-
-def sha256_of(path: str | PathLike[str]) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with _run_error(Path(path)), Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _never_begun(path: Path) -> bool:
+    """Whether a directory is empty but for what a run leaves that was stopped before its manifest was written."""
+    return all(entry.name == CONFIG or is_staging(entry) for entry in path.iterdir())
 
 
 def _check_replaceable(path: Path, overwrite: bool) -> None:
     if not overwrite:
-        raise RunError(f"{path} exists and is not empty; choose another --out, or replace it with --overwrite")
+        go_on = f", go on with it by --resume {path}" if (path / MANIFEST).is_file() else ""
+        raise RunError(f"{path} exists and is not empty; choose another --out{go_on}, or replace it with --overwrite")
     if not (path / MANIFEST).is_file():
         raise RunError(
             f"{path} has no {MANIFEST}, so it does not look like a run; --overwrite replaces only runs; "
             "choose another --out, or delete the directory yourself"
         )
-    foreign = [entry.name for entry in path.iterdir() if entry.name not in ENTRIES and not _is_staging(entry)]
+    foreign = [entry.name for entry in path.iterdir() if entry.name not in ENTRIES and not is_staging(entry)]
     if foreign:
         raise RunError(
             f"{path} holds {sorted(foreign)[0]!r}, which no run writes; --overwrite replaces only runs; "
@@ -210,14 +224,6 @@ def _delete_run(path: Path) -> None:
             entry.unlink()
 
 
-def _sibling(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{STAGING}")
-
-
-def _is_staging(path: Path) -> bool:
-    return path.name.startswith(".") and path.name.endswith(STAGING)
-
-
 def _write_whole(path: Path, text: str) -> None:
     with staged_file(path) as staging:
         staging.write_bytes(_encoded(text, path))
@@ -229,36 +235,6 @@ def _encoded(text: str, path: Path) -> bytes:
     except UnicodeEncodeError as error:  # half a surrogate pair, as in a file name that is not UTF-8
         found = text[max(error.start - 20, 0) : error.end]
         raise RunError(f"cannot write {path}: {found!r} is not valid text; expected UTF-8; rename it") from None
-
-
-def _replace_directory(path: Path, staging: Path) -> None:
-    if not path.is_dir():
-        staging.rename(path)
-        _fsync(path.parent)
-        return
-    former = _sibling(path)
-    path.rename(former)
-    try:
-        staging.rename(path)
-    except BaseException:
-        former.rename(path)
-        raise
-    _fsync(path.parent)
-    shutil.rmtree(former, ignore_errors=True)
-
-
-def _fsync_tree(directory: Path) -> None:
-    for entry in directory.rglob("*"):
-        _fsync(entry)
-    _fsync(directory)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _plain(value: object) -> object:
@@ -273,16 +249,3 @@ def _metrics_row(path: Path, number: int, line: bytes) -> dict[str, object]:
     if not isinstance(row, dict):
         raise RunError(f"{path}:{number}: is not a JSON object; expected one a line; remove the line")
     return {name: _NON_FINITE.get(value, value) if isinstance(value, str) else value for name, value in row.items()}
-
-
-@contextmanager
-def _run_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except RunError:
-        raise
-    except OSError as error:
-        reason = error.strerror or error
-        raise RunError(
-            f"cannot write or read {path}: {reason}; make room, mend the permissions, or choose another place"
-        ) from error

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kilter.data.run_directory import staged_file
+from kilter.data.staging import staged_file
 from kilter.errors import ConfigError
 
 

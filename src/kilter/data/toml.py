@@ -1,10 +1,16 @@
-"""Flat configurations as TOML, to be read back with `tomllib`."""
+"""Flat configurations as TOML."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from kilter.errors import ConfigError
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -17,6 +23,25 @@ def to_toml(values: Mapping[str, object]) -> str:
     """
     lines = (f"{_key(key)} = {_value(value)}\n" for key, value in values.items() if value is not None)
     return "".join(lines)
+
+
+def read_settings(path: Path, known: Collection[str]) -> dict[str, Any]:
+    """Return the settings in a TOML file; hyphens in names are as good as underscores.
+
+    Raises ConfigError where it cannot be read, or names a setting that there is not.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        settings = {name.replace("-", "_"): value for name, value in tomllib.loads(text).items()}
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path} cannot be read as settings: {reason}; give a TOML file") from None
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+            raise ConfigError(f"{path}: there is no setting {name!r}; {meant}")
+    return settings
 
 
 def _key(key: str) -> str:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kilter.data.records import Demonstration, Origin, Pair
-from kilter.data.run_directory import staged_file
+from kilter.data.staging import staged_file
 from kilter.demo.config import DemoConfig
 from kilter.demo.frontier import answer_kl, expected_reward, optimum_at_kl, over_prompts, with_off_grammar
 from kilter.demo.world import World, restaurant

@@ -5,7 +5,7 @@ Axes: P pairs, C completions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,23 @@ class ScoredPairs:
 
     def __len__(self) -> int:
         return len(self.chosen.tokens_P)
+
+    def arrays(self) -> dict[str, Floats]:
+        """All numbers by name, such as chosen.log_prob_P; `from_arrays` takes them back."""
+        sides = {"chosen": self.chosen, "rejected": self.rejected}
+        return {
+            f"{side}.{name}": np.ascontiguousarray(values)
+            for side, answer in sides.items()
+            for name, values in vars(answer).items()
+            if values is not None
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Floats]) -> ScoredPairs:
+        def side(name: str) -> AnswerScores:
+            return AnswerScores(**{key.removeprefix(name): v for key, v in arrays.items() if key.startswith(name)})
+
+        return cls(side("chosen."), side("rejected."))
 
     @property
     def gap_P(self) -> Floats:

@@ -3,7 +3,7 @@
 `use_tree_attention` makes a transformers model call it. A batch's tree travels to the attention layers as the keyword
 argument `tree=` of the backbone's forward.
 
-Shapes: query (1, H, T, d), key and value (1, K, T, d) with K dividing H (grouped queries).
+Shapes: query (1, H, T, d), key (1, K, T, d), value (1, K, T, v) with K dividing H (grouped queries).
 """
 
 from __future__ import annotations
@@ -50,10 +50,12 @@ def tree_attention(
     scale: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
-    """Attention along the paths of a tree; returns (1, H, T, d).
+    """Attention along the paths of a tree; returns (1, H, T, v).
 
     Scores are `q.k * scale` (default 1/sqrt(d)), with `softcap * tanh(score / softcap)` where a soft cap is given.
+    `sinks` (H,) is a score for each head that joins every softmax and has no value (gpt-oss, arXiv 2508.10925).
     On a CPU the tree is covered by blocks (model/blocks.py); elsewhere FlexAttention takes the rule as its mask.
     """
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
@@ -65,17 +67,23 @@ def tree_attention(
     if query.device.type != "cpu":
         from kilter.model.flex import flex_tree_attention
 
-        return flex_tree_attention(query, key, value, tree, scale=scale, window=window, softcap=softcap)
+        return flex_tree_attention(query, key, value, tree, scale=scale, window=window, softcap=softcap, sinks=sinks)
+    width, value_width = query.shape[-1], value.shape[-1]
+    if width != value_width:  # latent attention (DeepSeek, arXiv 2405.04434): the fused kernel wants one width
+        query, key, value = (
+            nn.functional.pad(x, (0, max(width, value_width) - x.shape[-1])) for x in (query, key, value)
+        )
     blocks = tree.blocks(window, query.dtype)
-    result: Tensor = _BlockAttention.apply(query, key, value, blocks, scale, softcap)  # type: ignore[no-untyped-call]
-    return result
+    result: Tensor = _BlockAttention.apply(query, key, value, sinks, blocks, scale, softcap)  # type: ignore[no-untyped-call]
+    return result[..., :value_width]
 
 
 class _BlockAttention(torch.autograd.Function):
     """Runs a kernel block by block; merges partial softmaxes forward, sums query gradients backward.
 
     Backward needs no merging: with the merged output and log-sum-exp each block's probabilities are already those
-    of the whole softmax (Dao et al. 2022, appendix B.2), and each key's gradient comes from its one block.
+    of the whole softmax (Dao et al. 2022, appendix B.2), and each key's gradient comes from its one block. Sinks
+    enter forward as one last partial softmax, whose output is 0.
     """
 
     @staticmethod
@@ -84,6 +92,7 @@ class _BlockAttention(torch.autograd.Function):
         query: Tensor,
         key: Tensor,
         value: Tensor,
+        sinks: Tensor | None,
         blocks: list[TensorBlock],
         scale: float,
         softcap: float | None,
@@ -110,13 +119,17 @@ class _BlockAttention(torch.autograd.Function):
             if fresh < rows.stop:
                 new = slice(fresh, rows.stop)
                 out[:, :, new], lse[:, :, new] = part[:, :, met:], part_lse[:, :, met:]
-        ctx.save_for_backward(query, key, value, out, lse)
+        if sinks is not None:
+            merged = torch.logaddexp(lse, sinks.to(lse_type)[:, None])
+            out *= (lse - merged).exp_()[..., None].to(out.dtype)
+            lse = merged
+        ctx.save_for_backward(query, key, value, sinks, out, lse)
         ctx.blocks, ctx.scale, ctx.softcap = blocks, scale, softcap
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, out, lse = ctx.saved_tensors
+        query, key, value, sinks, out, lse = ctx.saved_tensors
         (grad_out,) = gradients
         grad_query, grad_key, grad_value = (torch.empty_like(x) for x in (query, key, value))
         for block, fresh in _with_first_fresh_query(ctx.blocks):
@@ -137,7 +150,11 @@ class _BlockAttention(torch.autograd.Function):
                 grad_query[:, :, rows.start : fresh] += part[:, :, :met]
             if fresh < rows.stop:
                 grad_query[:, :, fresh : rows.stop] = part[:, :, met:]
-        return grad_query, grad_key, grad_value, None, None, None
+        grad_sinks = None
+        if sinks is not None:
+            share = (sinks.to(lse.dtype)[:, None] - lse).exp_()
+            grad_sinks = -(share * (grad_out * out).sum(-1)).sum((0, 2)).to(sinks.dtype)
+        return grad_query, grad_key, grad_value, grad_sinks, None, None, None
 
 
 def _with_first_fresh_query(blocks: list[TensorBlock]) -> Iterator[tuple[TensorBlock, int]]:
@@ -276,6 +293,7 @@ def _attention_layer(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **ignored: Any,
 ) -> tuple[Tensor, None]:
     """The signature transformers calls; returns (1, T, H, d) and no attention weights."""
@@ -286,7 +304,7 @@ def _attention_layer(
         )
     if dropout:
         raise ModelError(f"attention dropout of {dropout} was asked for; tree attention has none, so set it to 0")
-    out = tree_attention(query, key, value, tree, scale=scaling, window=sliding_window, softcap=softcap)
+    out = tree_attention(query, key, value, tree, scale=scaling, window=sliding_window, softcap=softcap, sinks=s_aux)
     return out.transpose(1, 2), None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 
 if TYPE_CHECKING:
     from kilter.model.attention import AttentionTree
@@ -33,6 +33,7 @@ def flex_tree_attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """`attention.tree_attention` by FlexAttention, compiled where there is a GPU."""
 
@@ -40,16 +41,19 @@ def flex_tree_attention(
         return softcap * torch.tanh(score / softcap) if softcap is not None else score
 
     attend = _compiled() if query.device.type == "cuda" else flex_attention
-    out: Tensor = attend(
-        query,
-        key,
-        value,
-        score_mod=None if softcap is None else capped,
-        block_mask=tree.block_mask(window),
-        scale=scale,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    return out
+    options = {
+        "score_mod": None if softcap is None else capped,
+        "block_mask": tree.block_mask(window),
+        "scale": scale,
+        "enable_gqa": query.shape[1] != key.shape[1],
+    }
+    out: Tensor
+    if sinks is None:
+        out = attend(query, key, value, **options)
+        return out
+    # A sink takes its share of the softmax and adds nothing to the output.
+    out, beside = attend(query, key, value, **options, return_aux=AuxRequest(lse=True))
+    return out * torch.sigmoid(beside.lse - sinks[:, None].to(beside.lse.dtype))[..., None].to(out.dtype)
 
 
 @lru_cache(maxsize=1)

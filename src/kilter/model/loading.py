@@ -22,15 +22,19 @@ Precision = Literal["float32", "bfloat16"]
 AUTOCAST: dict[Precision, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
 
 
-def load_model(name: str, device: torch.device | str = "cpu") -> PreTrainedModel:
-    """A causal language model in float32 with dropout off, from a directory or a hub name.
+# The type that weights are kept in.
+DTYPE: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def load_model(name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A causal language model with dropout off, from a directory or a hub name.
 
     Raises ModelError where there is none. Code that comes with a model is never run.
     """
     try:
         with no_bar_for_a_directory(name):
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                _existing(name, "config.json"), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+                _existing(name, "config.json"), dtype=dtype, use_safetensors=True, trust_remote_code=False
             )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{name} could not be loaded as a causal language model: {_first_line(error)}") from error
@@ -54,12 +58,16 @@ def load_scorer(
     name: str,
     *,
     precision: Precision = "float32",
+    weights: Precision = "float32",
     device: torch.device | str = "cpu",
     prove: bool = True,
     strict: bool = False,
 ) -> Scorer:
-    """A model ready to score trees, by the fast path where its proof holds (model/proof.py)."""
-    model = load_model(name, device)
+    """A model ready to score trees, by the fast path where its proof holds (model/proof.py).
+
+    `precision` is the type of matrix products, `weights` that of the weights.
+    """
+    model = load_model(name, device, DTYPE[weights])
     if prove:
         return ensure_proven(model, autocast=AUTOCAST[precision], strict=strict)
     return Scorer(model, autocast=AUTOCAST[precision])
@@ -84,6 +92,12 @@ def longest_sequence(scorer: Scorer, max_length: int | None, node_budget: int) -
 def copy_of(scorer: Scorer) -> Scorer:
     """Another scorer with the same weights, in memory of its own, by the same path."""
     return copy.deepcopy(scorer)
+
+
+def restore_weights(scorer: Scorer, directory: Path) -> None:
+    """Give a scorer's model the weights saved in a directory."""
+    saved = load_model(str(directory), scorer.device, scorer.model.dtype)
+    scorer.model.load_state_dict(saved.state_dict())
 
 
 def pick_device(name: str) -> torch.device:

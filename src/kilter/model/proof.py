@@ -17,11 +17,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kilter.errors import ModelError, ProofError
-from kilter.model.architectures import Path, architecture_of
+from kilter.model.architectures import Path, architecture_of, rotary_settings
 from kilter.model.attention import NAME as TREE_ATTENTION
 from kilter.model.head import Targets, head_rows
 from kilter.model.prepared import PreparedTree
@@ -31,7 +31,7 @@ from kilter.tokens.tree import TokenTree
 
 # How far rounding may part honest scores: log-probs in units of the largest (of 1 nat at least), each parameter's
 # gradient in units of its own norm. Over every row of ARCHITECTURES, and 30 layers of 576 with random weights, float32
-# gave at most 1.2e-6 and 2e-6; a pretrained model gave 0.003 in bfloat16 and 0.0004 in float16. Twins are float32.
+# gave at most 1.2e-6 and 4e-6; a pretrained model gave 0.003 in bfloat16 and 0.0004 in float16. Twins are float32.
 LOG_PROB_TOLERANCE = {torch.float64: 2e-5, torch.float32: 2e-5, torch.float16: 0.005, torch.bfloat16: 0.04}
 GRADIENT_TOLERANCE = 3e-5
 # Beside the largest gradient, one this small is measured in units of this, for its rounding is that of larger ones;
@@ -256,15 +256,18 @@ def shrunken_twin(model: PreTrainedModel) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         try:
-            twin: PreTrainedModel = type(model)(shrunken_config(model.config)).float().eval()
+            twin = _shrunken(model, representative_layers(model.config))
+            kinds = layer_kinds(model)
+            if set(kinds) - set(layer_kinds(twin)):  # told apart by their numbers, as "the first three are dense"
+                twin = _shrunken(model, list(range(1 + max(kinds.index(kind) for kind in kinds))))
             with own_ways(twin), torch.no_grad():
                 own_log_probs(twin, sample_texts(VOCABULARY))
         except Exception as error:  # whatever a class makes of sizes it did not expect
             reason = str(error).partition("\n")[0]
             raise ModelError(f"{type(model).__name__} has no small twin to be proven on ({reason})") from error
         with torch.no_grad():
-            for parameter in twin.parameters():
-                if parameter.ndim < 2:  # a bias, or a norm's weight
+            for name, parameter in twin.named_parameters():
+                if parameter.ndim < 2 or "norm" in name:
                     parameter.add_(0.3 * torch.randn_like(parameter))
                 else:
                     parameter.normal_(std=GAIN * parameter.shape[-1] ** -0.5)
@@ -272,36 +275,64 @@ def shrunken_twin(model: PreTrainedModel) -> PreTrainedModel:
     return twin
 
 
-def shrunken_config(config: Any) -> Any:
-    """A configuration with small sizes that keeps what makes the architecture: a layer of each kind, grouped heads,
-    biases, tying, activation, soft caps, rotary type, and a window (of 4) where there is one."""
+def _shrunken(model: PreTrainedModel, layers: list[int]) -> PreTrainedModel:
+    twin: PreTrainedModel = type(model)(shrunken_config(model.config, layers)).float().eval()
+    return twin
+
+
+def shrunken_config(config: Any, layers: list[int]) -> Any:
+    """A configuration of the layers named with small sizes, that keeps what makes the architecture: grouped heads,
+    latent attention, routed experts, state spaces, biases, tying, activation, soft caps, rotary type, and a window (of
+    4) where there is one."""
     config = copy.deepcopy(config)
     heads = getattr(config, "num_attention_heads", None) or 1
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    key_heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_kv_heads", None) or heads
     twin_key_heads = min(key_heads, 2)
     twin_heads = twin_key_heads * min(heads // key_heads, 4)
-    layers = representative_layers(config)
+    width = HEAD_DIM * twin_heads
+    state_heads = twin_heads * (getattr(config, "mamba_expand", None) or getattr(config, "expand", None) or 1)
+    embedded = getattr(config, "word_embed_proj_dim", None) == getattr(config, "hidden_size", None)
     sizes = {
         "num_hidden_layers": len(layers),
         "num_attention_heads": twin_heads,
         "num_key_value_heads": twin_key_heads,
+        "num_kv_heads": twin_key_heads,
         "head_dim": HEAD_DIM,
-        "hidden_size": HEAD_DIM * twin_heads,
-        "intermediate_size": 2 * HEAD_DIM * twin_heads,
-        "moe_intermediate_size": HEAD_DIM,
-        "num_experts": EXPERTS,
-        "num_local_experts": EXPERTS,
-        "max_position_embeddings": 32 * TWIN_STRETCH,
-        "sliding_window": WINDOW,
+        "rotary_dim": HEAD_DIM // 2,
+        "hidden_size": width,
+        "word_embed_proj_dim": width if embedded else width // 2,
         "vocab_size": VOCABULARY,
+        "sliding_window": WINDOW,
     }
+    sizes |= dict.fromkeys(("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner"), 2 * width)
+    sizes |= dict.fromkeys(("q_lora_rank", "kv_lora_rank"), HEAD_DIM)
+    sizes |= dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"), HEAD_DIM)
+    sizes |= {"qk_head_dim": 2 * HEAD_DIM}
+    sizes |= dict.fromkeys(("moe_intermediate_size", "shared_intermediate_size", "mamba_d_head"), HEAD_DIM)
+    sizes |= dict.fromkeys(("mamba_n_heads", "num_heads"), state_heads)
+    at_most = {"num_experts": EXPERTS, "num_local_experts": EXPERTS, "num_experts_per_tok": EXPERTS // 4}
+    at_most |= {"n_group": 2, "topk_group": 1, "n_groups": 2, "mamba_n_groups": 2}
     per_layer = {name: [value[i] for i in layers] for name, value in _per_layer(config).items()}
-    for name, value in (sizes | per_layer).items():
+    for name, value in (sizes | at_most | per_layer).items():
         stored = config.attribute_map.get(name, name)
-        if vars(config).get(stored) is not None:
-            setattr(config, stored, value)
+        given = vars(config).get(stored)
+        if given is not None:
+            setattr(config, stored, min(given, value) if name in at_most else value)
+    if getattr(config, "max_position_embeddings", None) is not None:  # room for the texts
+        config.max_position_embeddings = max(config.max_position_embeddings, 32 * TWIN_STRETCH)
+    for rope in rotary_settings(config):
+        frequencies = int(HEAD_DIM * rope.get("partial_rotary_factor", 1)) // 2
+        rope |= {name: factors[:frequencies] for name, factors in rope.items() if isinstance(factors, list)}
     config.pad_token_id = None
+    config.output_router_logits = False
     return config
+
+
+def layer_kinds(model: PreTrainedModel) -> list[frozenset[str]]:
+    """What each layer is built of; nothing where the layers are not found."""
+    count = model.config.num_hidden_layers
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count)
+    return [frozenset(type(part).__name__ for part in layer.modules()) for layer in next(lists, ())]
 
 
 def representative_layers(config: Any) -> list[int]:

@@ -5,7 +5,8 @@ Axes: T nodes, N rows given to the head, M scored nodes, C completions, D hidden
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 
 from kilter.errors import ModelError
 from kilter.model import llama
-from kilter.model.architectures import Path, architecture_of, exact_up_to
+from kilter.model.architectures import Path, architecture_of, exact_up_to, router_loss
 from kilter.model.attention import use_tree_attention
 from kilter.model.autocast import keep_weights_cast, share_casts
 from kilter.model.head import (
@@ -67,6 +68,27 @@ class Scorer(nn.Module):
             return 1
         return SHAPE_MULTIPLE if self.autocast is not None or self.device.type != "cpu" else 1
 
+    @property
+    def drops_out(self) -> bool:
+        """Whether an adapter has dropout."""
+        return bool(self._dropouts())
+
+    @contextmanager
+    def dropout(self) -> Iterator[None]:
+        """Where a training pass, forward and backward, has the dropout that its adapter asks for."""
+        modules = self._dropouts()
+        for module in modules:
+            module.train()
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.eval()
+
+    def _dropouts(self) -> list[nn.Dropout]:
+        named = ((name, m) for name, m in self.model.named_modules() if isinstance(m, nn.Dropout) and m.p)
+        return [module for name, module in named if "lora_dropout" in name]
+
     def frozen(self) -> Scorer:
         """This scorer with its parameters out of reach of gradients: a reference.
 
@@ -91,6 +113,11 @@ class Scorer(nn.Module):
 
         `embeddings_TD` replaces the nodes' token embeddings, for methods that perturb them.
         """
+        if torch.is_grad_enabled() and (weight := router_loss(self.model.config)):
+            raise ModelError(
+                f"the model's configuration asks for a router loss of weight {weight:g} (output_router_logits), which "
+                "is no part of kilter's losses; set output_router_logits to false in its config.json to train without"
+            )
         longest = int(tree.tree.depth_T.max(initial=-1)) + 1
         if self.exact_up_to is not None and longest > self.exact_up_to:
             raise ModelError(

@@ -10,27 +10,44 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from safetensors.numpy import load_file, save_file
 
+from kilter.data.checkpoints import Checkpoint
 from kilter.data.reading import read_pairs
+from kilter.data.run_directory import RunDirectory
+from kilter.data.staging import staged, staged_file
 from kilter.errors import ConfigError
 from kilter.measure.pairs import Floats, ScoredPairs, score_pairs, summary
 from kilter.measure.statistics import paired_difference
-from kilter.model.loading import check_same_vocabulary, copy_of, load_scorer, load_tokenizer, pick_device
+from kilter.model.fingerprint import model_fingerprint, template_fingerprint, tokenizer_fingerprint
+from kilter.model.loading import (
+    check_same_vocabulary,
+    copy_of,
+    load_scorer,
+    load_tokenizer,
+    pick_device,
+    restore_weights,
+)
 from kilter.model.scorer import Scorer
 from kilter.objectives import Objective, PairScores, objective, resolve_options
 from kilter.tokens.encoding import EncodedPair
 from kilter.train.batches import Batch, pair_batch
+from kilter.train.card import model_card
+from kilter.train.checkpoint import MODEL, Keeper
 from kilter.train.config import AlignConfig
-from kilter.train.loop import fit, total_steps
+from kilter.train.loop import Task, fit
+from kilter.train.resume import open_run
 from kilter.train.setup import (
     begin_run,
     make_encoder,
     read_examples,
-    save_result,
+    save_model,
     seed_everything,
-    template_fingerprint,
+    weights_size,
+    with_node_limit,
 )
-from kilter.train.step import score_completions
+from kilter.train.step import mean_loss
+from kilter.train.stops import Stop
 
 
 @dataclass(frozen=True)
@@ -45,69 +62,112 @@ class Aligned:
 def align(config: AlignConfig, console: Console | None = None) -> Aligned:
     """Align a model with preference pairs; returns where the result is and what the held-out pairs say of it.
 
-    Raises a KilterError (of data, configuration, model or run) for whatever the user can mend.
+    Raises a KilterError (of data, configuration, model or run) for whatever the user can mend, and when asked to stop.
     """
     console = console or Console(stderr=True)
     row = objective(config.objective, takes=("pairs", "labelled"))
     options = resolve_options(config.objective, _given_options(config))
     _check_objective(row, config)
-    device = pick_device(config.device)
+    run, checkpoint = open_run(config, "align", console)
     seed_everything(config.seed)
 
     examples = read_examples(config, read_pairs, console)
+    policy = _policy(config, checkpoint)
     tokenizer = load_tokenizer(config.model)
-    policy = load_scorer(config.model, precision=config.precision, device=device, strict=config.strict)
-    reference = _reference(config, policy) if row.needs_reference else None
+    reference = _reference(config, policy, checkpoint) if row.needs_reference else None
+    fingerprint = None if reference is None else model_fingerprint(reference)
+    if reference is not None:
+        reference.frozen()
+    config = with_node_limit(config, policy, console)
     encoder = make_encoder(tokenizer, config, policy)
     pairs, report = encoder.encode_pairs(examples.train)
     console.print(report.describe(), highlight=False, soft_wrap=True)
     eval_pairs = encoder.encode_pairs(examples.held_out).rows if examples.held_out else []
 
-    facts = {
-        "model": config.model,
-        "reference": config.reference or config.model,
-        "template_sha256": template_fingerprint(tokenizer),
-        **examples.facts,
-        "encoding": asdict(report),
-        "scoring_path": policy.path,
-    }
-    with begin_run(config, "align", facts) as run:
+    begin_run(
+        run,
+        config,
+        "align",
+        {
+            "model": config.model,
+            "reference": config.reference or config.model,
+            "reference_sha256": fingerprint,
+            "tokenizer_sha256": tokenizer_fingerprint(tokenizer),
+            "template_sha256": template_fingerprint(tokenizer),
+            **examples.facts,
+            "examples": len(pairs),
+            "held_out": len(eval_pairs),
+            "encoding": asdict(report),
+            "scoring_path": policy.path,
+        },
+    )
+    scored: dict[int, ScoredPairs] = {}
 
-        def make_batch(positions: Sequence[int]) -> Batch:
-            return _batch([pairs[i] for i in positions], row, config, policy)
+    def make_batch(positions: Sequence[int]) -> Batch:
+        return _batch([pairs[i] for i in positions], row, config, policy)
 
-        def evaluate(step: int) -> ScoredPairs:
-            exact_kl = reference is not None
-            scored = score_pairs(
-                policy, eval_pairs, reference=reference, exact_kl=exact_kl, node_budget=config.node_budget
-            )
-            loss = _mean_loss(policy, reference, eval_pairs, scored, row, options, config)
-            run.append_metrics({"step": step, "split": "eval", "loss": loss, **summary(scored)})
-            return scored
-
-        steps = total_steps(len(pairs), config)
-        before = evaluate(0) if eval_pairs else None
-        fit(
+    def score(stop: Stop) -> ScoredPairs:
+        return score_pairs(
             policy,
-            reference,
-            objective=row,
-            options=options,
-            steps=steps,
-            examples=len(pairs),
-            make_batch=make_batch,
-            learning_rate=config.learning_rate,
-            config=config,
-            run=run,
-            console=console,
-            evaluate=evaluate if eval_pairs else None,
-            starts_at_reference=row.needs_reference and config.reference is None,
+            eval_pairs,
+            reference=reference,
+            exact_kl=reference is not None,
+            node_budget=config.node_limit,
+            on_progress=stop.check,
         )
-        after = evaluate(steps) if eval_pairs else None
-        save_result(run, policy.model, tokenizer)
-    if before is not None and after is not None:
-        console.print(account(before, after))
+
+    def evaluate(step: int, stop: Stop) -> float:
+        scored[step] = score(stop)
+        loss = _mean_loss(policy, reference, eval_pairs, scored[step], row, options, config)
+        run.append_metrics({"step": step, "split": "eval", "loss": loss, **summary(scored[step])})
+        if step == 0:
+            with staged_file(run.before) as path:
+                save_file(scored[0].arrays(), path)
+        return loss
+
+    task = Task(
+        policy,
+        reference,
+        row,
+        options,
+        len(pairs),
+        make_batch,
+        evaluate if eval_pairs else None,
+        starts_at_reference=row.needs_reference and config.reference is None,
+    )
+    keeper = Keeper(
+        run,
+        config,
+        "align",
+        save_weights=lambda directory: save_model(directory / MODEL, policy.model, tokenizer),
+        weights_size=weights_size(policy.model),
+        reference=fingerprint,
+        begin=checkpoint,
+    )
+    with run:
+        done = fit(task, config, keeper, console, learning_rate=config.learning_rate)
+        best = keeper.best(done) if keeper.keeps_best else None
+        if best is not None and best.step != done.step:
+            restore_weights(policy, best.path / MODEL)
+            console.print(f"the best evaluation was that of step {best.step}: its model is the result", highlight=False)
+        before = after = None
+        if eval_pairs:
+            before = ScoredPairs.from_arrays(load_file(run.before))
+            after = scored.get(done.step if best is None else best.step) or score(Stop())
+        table = [] if before is None or after is None else account(before, after)
+        with staged(run.model) as directory:
+            save_model(directory, policy.model, tokenizer, _card(run, config, row, table))
+    if table:
+        console.print(_shown(table, len(eval_pairs)))
     console.print(f"model: {run.model}\nmetrics: {run.path / 'metrics.jsonl'}", highlight=False, soft_wrap=True)
     return Aligned(run.model, before, after)
+
+
+def _policy(config: AlignConfig, checkpoint: Checkpoint | None) -> Scorer:
+    """The model to train: the one named, or where the run left it."""
+    source = config.model if checkpoint is None else str(checkpoint.path / MODEL)
+    device = pick_device(config.device)
+    return load_scorer(source, precision=config.precision, weights=config.weights, device=device, strict=config.strict)
 
 
 def _given_options(config: AlignConfig) -> dict[str, float | None]:
@@ -128,19 +188,25 @@ def _check_objective(row: Objective, config: AlignConfig) -> None:
         raise ConfigError(f"objective {config.objective!r} has no reference; leave --reference out")
 
 
-def _reference(config: AlignConfig, policy: Scorer) -> Scorer:
-    """The frozen reference: another model, or the start of the run, whose proof has been given already."""
-    if config.reference is not None:
-        other = load_scorer(config.reference, precision=config.precision, device=policy.device, strict=config.strict)
-        check_same_vocabulary(policy, other)
-        return other.frozen()
-    return copy_of(policy).frozen()
+def _reference(config: AlignConfig, policy: Scorer, checkpoint: Checkpoint | None) -> Scorer:
+    """The reference: another model, or the start of the run, whose proof has been given already."""
+    if config.reference is None and checkpoint is None:
+        return copy_of(policy)
+    other = load_scorer(
+        config.reference or config.model,
+        precision=config.precision,
+        weights=config.weights,
+        device=policy.device,
+        strict=config.strict,
+    )
+    check_same_vocabulary(policy, other)
+    return other
 
 
 def _batch(pairs: Sequence[EncodedPair], row: Objective, config: AlignConfig, policy: Scorer) -> Batch:
     return pair_batch(
         pairs,
-        node_budget=config.node_budget,
+        node_budget=config.node_limit,
         mismatched=row.takes == "labelled",
         device=policy.device,
         node_multiple=policy.node_multiple,
@@ -168,28 +234,20 @@ def _mean_loss(
         batch = _batch(pairs[i : i + config.batch_size], row, config, policy)
         if not len(batch.mismatched):
             continue  # a last pair by itself has no other to be compared with
-        log_prob = score_completions(policy, batch.scored, batch.completions)
-        other = None if reference is None else score_completions(reference, batch.scored, batch.completions)
-        total += float(batch.loss_sum(row, options, log_prob, other))
-        items += batch.denominator(row)
+        here = batch.denominator(row)
+        total += mean_loss(policy, reference, batch, row, options) * here
+        items += here
     return total / items if items else math.nan
 
 
-def account(before: ScoredPairs, after: ScoredPairs) -> Table:
-    """What the run bought and what it cost, on the held-out pairs."""
-    table = Table(title=f"{len(after):,} held-out pairs", title_justify="left")
-    table.add_column("")
-    for heading in ("before", "after", "difference (95% interval)"):
-        table.add_column(heading, justify="right")
+def account(before: ScoredPairs, after: ScoredPairs) -> list[list[str]]:
+    """What the run bought and what it cost, on the held-out pairs: a table with its headings."""
+    table = [["", "before", "after", "difference (95% interval)"]]
 
     def add(name: str, form: str, start: Floats, end: Floats) -> None:
         mean, low, high = paired_difference(end, start)
-        table.add_row(
-            name,
-            format(start.mean(), form),
-            format(end.mean(), form),
-            f"{mean:+{form}} ({low:+{form}}, {high:+{form}})",
-        )
+        difference = f"{mean:+{form}} ({low:+{form}}, {high:+{form}})"
+        table.append([name, format(start.mean(), form), format(end.mean(), form), difference])
 
     add("accuracy: chosen has the higher log-ratio", ".3f", before.correct_P, after.correct_P)
     add("chosen is the likelier answer", ".3f", before.likelier_P, after.likelier_P)
@@ -203,3 +261,23 @@ def account(before: ScoredPairs, after: ScoredPairs) -> Table:
                 per_token = [s / start.tokens_P for s in sums]
                 add(f"token KL({first}, {second}) along {name}, nats/token", ".4f", *per_token)
     return table
+
+
+def _shown(rows: list[list[str]], pairs: int) -> Table:
+    table = Table(title=f"{pairs:,} held-out pairs", title_justify="left")
+    for column, heading in enumerate(rows[0]):
+        table.add_column(heading, justify="right" if column else "left")
+    for cells in rows[1:]:
+        table.add_row(*cells)
+    return table
+
+
+def _card(run: RunDirectory, config: AlignConfig, row: Objective, table: list[list[str]]) -> str:
+    return model_card(
+        config,
+        title=f"{Path(config.model).name}, aligned",
+        objective=f"{config.objective}: {row.summary} ({row.paper}).",
+        facts=run.read_manifest(),
+        results=table,
+        note="Log-ratios are to the reference, KL is exact over the whole vocabulary, both in nats." if table else "",
+    )

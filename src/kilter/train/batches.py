@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -192,10 +192,12 @@ def _batch(
     )
 
 
-def shuffled_stream(count: int, seed: int) -> Iterator[int]:
-    """Positions 0 to count - 1 in a fresh random order each epoch, without end."""
-    for epoch in range(1 << 62):
-        yield from np.random.default_rng([seed, epoch]).permutation(count).tolist()
+def shuffled_stream(count: int, seed: int, taken: int = 0) -> Iterator[int]:
+    """Positions 0 to count - 1 in a fresh random order each epoch, without end, after the `taken` first ones."""
+    first, skipped = divmod(taken, count)
+    for epoch in range(first, 1 << 62):
+        yield from np.random.default_rng([seed, epoch]).permutation(count).tolist()[skipped:]
+        skipped = 0
 
 
 def batches_of(stream: Iterator[int], size: int, steps: int) -> Iterator[list[int]]:
@@ -205,12 +207,15 @@ def batches_of(stream: Iterator[int], size: int, steps: int) -> Iterator[list[in
         yield [next(stream) for _ in range(size)]
 
 
-def made_ahead(items: Iterator[T], make: Callable[[T], Batch], *, ahead: int = 2) -> Iterator[Batch]:
-    """Batches made by a background thread, at most `ahead` of the one in use; its errors are raised here."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=ahead)
+def made_ahead(items: Iterator[T], make: Callable[[T], Batch], *, ahead: int = 2) -> Generator[tuple[T, Batch]]:
+    """Items with the batches made of them by a background thread, at most `ahead` of the one in use.
+
+    Its errors are raised here.
+    """
+    ready: queue.Queue[tuple[T, Batch] | BaseException | None] = queue.Queue(maxsize=ahead)
     stop = threading.Event()
 
-    def put(item: Batch | BaseException | None) -> None:
+    def put(item: tuple[T, Batch] | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -223,7 +228,7 @@ def made_ahead(items: Iterator[T], make: Callable[[T], Batch], *, ahead: int = 2
             for item in items:
                 if stop.is_set():
                     return
-                put(make(item))
+                put((item, make(item)))
             put(None)
         except BaseException as error:
             put(error)

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from kilter.data.run_directory import CONFIG
+from kilter.data.toml import read_settings, to_toml
 
 
 class RunConfig(BaseModel):
-    """Settings that every training method has."""
+    """Settings that every training method has.
+
+    What is not given is looked for in the file `config`, then in what the run to `resume` was begun with.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # What a run that is taken up again may be given anew: none of it alters what is trained, beyond rounding.
+    # Files and models may move: they are known by their contents.
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({
+        "data", "eval_data", "model", "reference", "out", "config", "resume", "overwrite",
+        "save_every", "keep", "eval_every", "sample_eval", "sample_tokens", "sample_temperature",
+        "node_budget", "activation_checkpointing", "device", "shard", "strict", "merge",
+    })  # fmt: skip
+
+    config: Path | None = Field(None, description="TOML file of settings, by these names; flags come first.")
+    resume: Path | None = Field(None, description="Run directory to go on in; a run begins there if there is none.")
 
     data: Path = Field(description="File of examples: JSONL or JSON, also .gz.")
     out: Path = Field(description="Run directory to create.")
@@ -32,27 +50,116 @@ class RunConfig(BaseModel):
     epochs: float = Field(1.0, gt=0, description="Passes over the data.")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps instead.")
     batch_size: int = Field(8, ge=1, description="Examples a step (pairs, for preferences).")
-    node_budget: int = Field(2048, ge=2, description="Most tree nodes computed at once; bounds memory, not results.")
-    seed: int = Field(0, ge=0, description="Seed of the order of examples and of fresh weights.")
+    node_budget: Annotated[int, Field(ge=2)] | Literal["auto"] = Field(
+        2048, description="Most tree nodes computed at once; bounds memory, not results. auto: as many as fit."
+    )
+    activation_checkpointing: bool = Field(
+        False, description="Keep one activation a layer and compute the rest again: less memory, more time."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the order of examples, of fresh weights and of dropout.")
+
+    save_every: str = Field("30m", description="Steps between checkpoints, or minutes (30m) or seconds (90s).")
+    keep: int = Field(2, ge=1, description="Checkpoints kept: the newest so many, and the best.")
+    keep_best: bool = Field(False, description="The result is the model of the evaluation with the lowest loss.")
+    patience: int | None = Field(
+        None, ge=1, description="Stop after so many evaluations without a lower loss; the result is the best model."
+    )
+
+    optimizer: Literal["adamw", "adafactor", "adamw8bit"] = Field(
+        "adamw", description="adafactor keeps least; adamw8bit keeps 8-bit moments (needs bitsandbytes)."
+    )
 
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Learning rate after warm-up.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps that the learning rate climbs.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients of a larger norm are scaled down to this.")
+    gradient_noise: float = Field(
+        0.0, ge=0, description="Add Gaussian noise of variance this / (1 + step)^0.55 to gradients."
+    )
 
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Type of matrix products; weights, sums and log-probs stay in float32."
+        "float32", description="Type of matrix products; sums and log-probs stay in float32."
+    )
+    weights: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Type that weights are kept in; bfloat16 halves them, and rounds updates stochastically."
     )
     device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
+    shard: bool = Field(False, description="Under torchrun: split weights over workers (FSDP2), not examples alone.")
     strict: bool = Field(False, description="Stop if the model fails its proof, instead of taking the slow path.")
 
+    lora_rank: int | None = Field(None, ge=1, description="Train adapters of this rank instead of the weights.")
+    lora_alpha: float | None = Field(None, gt=0, description="Scale of adapters; default: twice the rank.")
+    lora_dropout: float | None = Field(None, ge=0, lt=1, description="Dropout of what adapters are given; default: 0.")
+    lora_targets: tuple[str, ...] | None = Field(
+        None, description="Names of layers to adapt; default: every linear layer of attention and MLP."
+    )
+    lora_variant: Literal["lora", "rslora", "dora"] | None = Field(
+        None, description="rslora divides by the root of the rank (arXiv 2312.03732); dora: arXiv 2402.09353."
+    )
+    merge: bool = Field(False, description="Save the model with its adapter merged into the weights.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_files(cls, given: dict[str, Any]) -> dict[str, Any]:
+        settings = dict(given)
+        if (path := settings.get("config")) is not None:
+            settings = read_settings(Path(path), cls.model_fields) | settings
+        if (run := settings.get("resume")) is not None:
+            if Path(settings.get("out") or run) != Path(run):
+                raise ValueError(f"resume goes on in {run} and out is {settings['out']}; leave out away")
+            begun = Path(run) / CONFIG
+            if begun.is_file():
+                settings = read_settings(begun, cls.model_fields) | settings
+            elif "data" not in settings:
+                raise ValueError(f"there is no run in {run}; to begin one there, say on what: give data")
+            settings["out"] = run
+        return settings
+
+    @field_validator("save_every")
+    @classmethod
+    def _steps_or_time(cls, value: str) -> str:
+        if not re.fullmatch(r"[1-9]\d*[ms]?", value):
+            raise ValueError("should be steps (200), minutes (30m) or seconds (90s)")
+        return value
+
     @model_validator(mode="after")
-    def _one_evaluation_set(self) -> RunConfig:
+    def _agrees(self) -> Self:
+        if self.resume is not None and self.overwrite:
+            raise ValueError("got both resume and overwrite; give one of them")
         if self.eval_data is not None and self.holdout:
             raise ValueError("got both eval_data and holdout; give one of them")
-        if self.eval_every is not None and self.eval_data is None and not self.holdout:
-            raise ValueError("eval_every needs something to evaluate on; give eval_data or holdout")
+        if self.eval_data is None and not self.holdout:
+            for name in ("eval_every", "keep_best", "patience", "sample_eval"):
+                if getattr(self, name, None):
+                    raise ValueError(f"{name} needs something to evaluate on; give eval_data or holdout")
+        for name in ("lora_alpha", "lora_dropout", "lora_targets", "lora_variant"):
+            if self.lora_rank is None and getattr(self, name) is not None:
+                raise ValueError(f"{name} belongs to an adapter; give lora_rank too")
+        if self.patience is not None and self.eval_every is None:
+            raise ValueError("patience counts evaluations on the way; give eval_every")
         return self
+
+    @property
+    def toml(self) -> str:
+        """These settings as a file that `config` reads."""
+        return to_toml(self.model_dump(mode="json", exclude={"config", "resume"}))
+
+    @property
+    def node_limit(self) -> int:
+        """The node budget, once `auto` has become a number."""
+        assert isinstance(self.node_budget, int)
+        return self.node_budget
+
+    @property
+    def save_steps(self) -> int | None:
+        """Steps between checkpoints, where they are counted in steps."""
+        return None if self.save_every.endswith(("m", "s")) else int(self.save_every)
+
+    @property
+    def save_seconds(self) -> float | None:
+        """Seconds between checkpoints, where they go by time."""
+        unit = {"m": 60, "s": 1}.get(self.save_every[-1])
+        return None if unit is None else unit * int(self.save_every[:-1])
 
 
 class AlignConfig(RunConfig):
@@ -66,6 +173,10 @@ class AlignConfig(RunConfig):
     desirable_weight: float | None = Field(None, gt=0, description="kto: weight of desirable answers.")
     undesirable_weight: float | None = Field(None, gt=0, description="kto: weight of undesirable answers.")
     learning_rate: float = Field(1e-6, gt=0, description="Peak learning rate.")
+
+    sample_eval: int = Field(0, ge=0, description="Answers to sample at each evaluation: measures the KL of answers.")
+    sample_tokens: int = Field(128, ge=1, description="Most tokens of a sampled answer.")
+    sample_temperature: float = Field(1.0, ge=0, description="Temperature of samples; the KL is unbiased at 1.")
 
 
 class SftConfig(RunConfig):

@@ -3,70 +3,142 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 
-from kilter.data.run_directory import RunDirectory
-from kilter.errors import KilterError
+from kilter.errors import KilterError, NonFiniteError, StoppedError
 from kilter.model.scorer import Scorer
 from kilter.objectives import Objective
 from kilter.train.batches import Batch, batches_of, made_ahead, shuffled_stream
+from kilter.train.checkpoint import Keeper, Progress
 from kilter.train.config import RunConfig
+from kilter.train.faults import check_scores, named, without_finite_gradient
+from kilter.train.memory import told_of_memory
 from kilter.train.optimizer import Updater, rate_at
 from kilter.train.progress import progress
-from kilter.train.step import StepScores, accumulate_gradient
+from kilter.train.step import StepScores, accumulate_gradient, mean_loss
+from kilter.train.stops import Stop, StopAsked, stop_on_signals
 
 # How far from its declared value the first loss may be: rounding of the summed log-probs, by type of matrix product.
 STEP_0_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 
 
-def fit(
-    policy: Scorer,
-    reference: Scorer | None,
-    *,
-    objective: Objective,
-    options: dict[str, float],
-    steps: int,
-    examples: int,
-    make_batch: Callable[[list[int]], Batch],
-    learning_rate: float,
-    config: RunConfig,
-    run: RunDirectory,
-    console: Console,
-    evaluate: Callable[[int], object] | None = None,
-    starts_at_reference: bool = False,
-) -> None:
-    """Train the policy in place, writing one metrics row a step; `evaluate` is told the step it is called at."""
+@dataclass(frozen=True)
+class Task:
+    """What is trained on what: the models, the loss with its options, and how examples become a batch.
+
+    `evaluate` is told the step it is called at and returns the held-out loss; it asks `stop.check` now and then.
+    """
+
+    policy: Scorer
+    reference: Scorer | None
+    objective: Objective
+    options: dict[str, float]
+    examples: int
+    make_batch: Callable[[Sequence[int]], Batch]
+    evaluate: Callable[[int, Stop], float] | None = None
+    starts_at_reference: bool = False
+
+
+def fit(task: Task, config: RunConfig, keeper: Keeper, console: Console, *, learning_rate: float) -> Progress:
+    """Train the policy in place from where the run stands, writing one metrics row a step; returns where it ended.
+
+    Raises StoppedError, with the run saved, when asked to stop; NonFiniteError, with nothing updated, where a score,
+    a loss or a gradient is not finite; OutOfMemoryError, saying what would fit.
+    """
     updater = Updater(
-        policy,
+        task.policy,
         learning_rate=learning_rate,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
+        optimizer=config.optimizer,
+        gradient_noise=config.gradient_noise,
     )
-    positions = batches_of(shuffled_stream(examples, config.seed), config.batch_size, steps)
-    batches = made_ahead(positions, make_batch)
-    with progress(console, "training", steps) as report:
-        for step, batch in enumerate(batches):
-            begin = time.perf_counter()
-            scores = accumulate_gradient(policy, reference, batch, objective, options)
-            if step == 0 and starts_at_reference:
-                check_first_loss(scores.loss, objective, options, config.precision)
-            rate = rate_at(step, steps, schedule=config.schedule, warmup=config.warmup)
-            row = {
-                "step": step + 1,
-                "loss": scores.loss,
-                **preference_numbers(scores, batch, options),
-                "grad_norm": updater.step(rate),
-                "learning_rate": rate * learning_rate,
-                "nodes": batch.nodes,
-            }
-            row["seconds"] = time.perf_counter() - begin
-            run.append_metrics(row)
-            report(step + 1, shown(row))
-            if evaluate is not None and config.eval_every and (step + 1) % config.eval_every == 0 and step + 1 < steps:
-                evaluate(step + 1)
+    steps = total_steps(task.examples, config)
+    done = keeper.restore(updater)
+    stream = shuffled_stream(task.examples, config.seed, done.step * config.batch_size)
+    positions = batches_of(stream, config.batch_size, steps - done.step)
+    with (
+        stop_on_signals(console) as stop,
+        progress(console, "training", steps, done.step) as report,
+        closing(made_ahead(positions, task.make_batch)) as batches,
+    ):
+        try:
+            while True:
+                _evaluate_if_due(task, config, keeper, updater, done, steps, stop)
+                if done.step == steps or (config.patience is not None and done.since_best >= config.patience):
+                    return done
+                if keeper.due(done):
+                    keeper.save(done, updater)
+                stop.check()
+                row = _train_step(task, config, updater, done, steps, *next(batches))
+                keeper.run.append_metrics(row)
+                report(done.step, shown(row))
+        except StopAsked as asked:
+            path = keeper.save(done, updater)
+            raise StoppedError(
+                f"stopped after step {done.step} of {steps}; saved in {path}\n"
+                f"go on with: kilter {keeper.method} --resume {keeper.run.path}",
+                asked.signal,
+            ) from None
+
+
+def _evaluate_if_due(
+    task: Task, config: RunConfig, keeper: Keeper, updater: Updater, done: Progress, steps: int, stop: Stop
+) -> None:
+    at_an_end = done.step in (0, steps)
+    on_the_way = config.eval_every is not None and done.step % config.eval_every == 0
+    if task.evaluate is None or done.evaluated == done.step or not (at_an_end or on_the_way):
+        return
+    best = done.note(task.evaluate(done.step, stop))
+    if best and keeper.keeps_best:
+        keeper.save(done, updater)
+
+
+def _train_step(
+    task: Task, config: RunConfig, updater: Updater, done: Progress, steps: int, positions: list[int], batch: Batch
+) -> dict[str, Any]:
+    """One update; returns its row of metrics."""
+    begin = time.perf_counter()
+    policy, objective, options = task.policy, task.objective, task.options
+
+    def alone() -> list[Batch]:
+        return [task.make_batch([position]) for position in positions]
+
+    rate = rate_at(done.step, steps, schedule=config.schedule, warmup=config.warmup)
+    try:
+        with told_of_memory(policy, batch):
+            scores = accumulate_gradient(policy, task.reference, batch, objective, options)
+        check_scores(policy, task.reference, scores, batch, alone)
+        if done.step == 0 and task.starts_at_reference:
+            loss = mean_loss(policy, task.reference, batch, objective, options) if policy.drops_out else scores.loss
+            check_first_loss(loss, objective, options, config.precision)
+        try:
+            norm = updater.step(rate, done.step)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error}, by {named(without_finite_gradient(policy, alone()) or [batch])}") from None
+    except NonFiniteError as error:
+        updater.discard()
+        raise NonFiniteError(
+            f"step {done.step + 1}: {error}; nothing was updated, and the last checkpoint is as it was; look at those "
+            "rows, try a lower --learning-rate, or begin another run with the model/ of a checkpoint as its --model"
+        ) from None
+    done.step += 1
+    seconds = time.perf_counter() - begin
+    done.seconds += seconds
+    return {
+        "step": done.step,
+        "loss": scores.loss,
+        **preference_numbers(scores, batch, options),
+        "grad_norm": norm,
+        "learning_rate": rate * updater.learning_rate,
+        "nodes": batch.nodes,
+        "seconds": seconds,
+    }
 
 
 def total_steps(examples: int, config: RunConfig) -> int:

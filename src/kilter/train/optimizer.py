@@ -1,52 +1,134 @@
-"""AdamW, clipping and the learning rate's schedule."""
+"""The optimiser, clipping, and the learning rate's schedule."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
-from kilter.errors import KilterError
-from kilter.model.scorer import Scorer
+from kilter.errors import ConfigError, NonFiniteError
+
+OptimizerName = Literal["adamw", "adafactor", "adamw8bit"]
+MakeOptimizer = Callable[[list[dict[str, Any]], float], torch.optim.Optimizer]
+
+
+def _adamw8bit(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise ConfigError("--optimizer adamw8bit needs bitsandbytes; pip install bitsandbytes, or take adamw") from None
+    optimizer: torch.optim.Optimizer = AdamW8bit(groups, lr=learning_rate)
+    return optimizer
+
+
+OPTIMIZERS: dict[OptimizerName, MakeOptimizer] = {
+    # Loshchilov and Hutter 2019, arXiv 1711.05101
+    "adamw": lambda groups, learning_rate: torch.optim.AdamW(groups, lr=learning_rate, fused=True),
+    # Shazeer and Stern 2018, arXiv 1804.04235
+    "adafactor": lambda groups, learning_rate: torch.optim.Adafactor(groups, lr=learning_rate),
+    # Dettmers et al. 2022, arXiv 2110.02861
+    "adamw8bit": _adamw8bit,
+}
 
 
 class Updater:
-    """Clips the gathered gradient and takes one AdamW step (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
+    """Clips the gathered gradient and takes one step of an optimiser.
+
+    Weights kept in bfloat16 are widened to float32 for the update and rounded back stochastically: rounded to the
+    nearest, updates smaller than half their spacing would be lost (Zamirai et al. 2020, arXiv 2010.06192).
+    """
 
     def __init__(
         self,
-        policy: Scorer,
+        policy: nn.Module,
         *,
         learning_rate: float,
         weight_decay: float,
         max_grad_norm: float,
+        optimizer: OptimizerName = "adamw",
+        gradient_noise: float = 0.0,
     ) -> None:
-        self.parameters = [p for p in policy.parameters() if p.requires_grad]
+        named = {name: p for name, p in policy.named_parameters() if p.requires_grad}
         # Norms and biases are scales and offsets, not directions to be shrunk.
-        decayed = [p for p in self.parameters if p.ndim >= 2]
-        others = [p for p in self.parameters if p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+        decayed = [name for name, p in named.items() if p.ndim >= 2]
+        others = [name for name, p in named.items() if p.ndim < 2]
+        self.names = decayed + others
+        self.parameters = [named[name] for name in self.names]
+        self._updated = [p if p.dtype != torch.bfloat16 else nn.Parameter(p.detach().float()) for p in self.parameters]
+        first, second = self._updated[: len(decayed)], self._updated[len(decayed) :]
+        groups = [{"params": first, "weight_decay": weight_decay}, {"params": second, "weight_decay": 0.0}]
+        self.optimizer = OPTIMIZERS[optimizer]([g for g in groups if g["params"]], learning_rate)
+        self._let_go_of_wide_copies()
         self.learning_rate = learning_rate
         self.max_grad_norm = max_grad_norm
+        self.gradient_noise = gradient_noise
 
-    def step(self, rate: float = 1.0) -> float:
+    def step(self, rate: float = 1.0, step: int = 0) -> float:
         """Update at `rate` times the peak learning rate; returns the gradient's norm before clipping.
 
-        Raises KilterError, with nothing updated, where the gradient is not finite.
+        `step` counts the updates before this one. Raises NonFiniteError, with nothing updated, where the
+        gradient is not finite.
         """
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if not math.isfinite(norm):
-            raise KilterError(f"the gradient's norm is {norm}; nothing was updated; try a lower --learning-rate")
+            self.discard()
+            raise NonFiniteError(f"the gradient's norm is {norm}")
         if norm > self.max_grad_norm:
             torch._foreach_mul_(gradients, self.max_grad_norm / norm)
+        for wide, narrow in self._copies():
+            wide.data = narrow.detach().float()
+            wide.grad = None if narrow.grad is None else narrow.grad.float()
+        if self.gradient_noise:
+            self._add_noise(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * self.learning_rate
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for wide, narrow in self._copies():
+            narrow.data.copy_(rounded_stochastically(wide.detach()))
+        self._let_go_of_wide_copies()
+        self.discard()
         return norm
+
+    def discard(self) -> None:
+        """Let go of the gathered gradient."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def state(self) -> dict[str, Any]:
+        """The optimiser's state by name of parameter: tensors and numbers, in dictionaries."""
+        state = self.optimizer.state_dict()["state"]
+        return {self.names[index]: values for index, values in state.items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` gave."""
+        groups = self.optimizer.state_dict()["param_groups"]
+        numbered = {self.names.index(name): values for name, values in state.items()}
+        self.optimizer.load_state_dict({"state": numbered, "param_groups": groups})
+
+    def _add_noise(self, step: int) -> None:
+        """Neelakantan et al. 2015, arXiv 1511.06807: after clipping, with variance noise / (1 + step)^0.55."""
+        deviation = math.sqrt(self.gradient_noise / (1 + step) ** 0.55)
+        for parameter in self._updated:
+            if parameter.grad is not None:
+                parameter.grad.add_(torch.randn_like(parameter.grad), alpha=deviation)
+
+    def _copies(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        pairs = zip(self._updated, self.parameters, strict=True)
+        return [(wide, narrow) for wide, narrow in pairs if wide is not narrow]
+
+    def _let_go_of_wide_copies(self) -> None:
+        for wide, _ in self._copies():
+            wide.data, wide.grad = wide.data.new_empty(0), None
+
+
+def rounded_stochastically(x: Tensor) -> Tensor:
+    """float32 to bfloat16, up or down with chances that make it right on average."""
+    bits = x.contiguous().view(torch.int32)
+    return ((bits + torch.randint_like(bits, 1 << 16)) & -(1 << 16)).view(torch.float32).bfloat16()
 
 
 def rate_at(step: int, steps: int, *, schedule: Literal["linear", "cosine", "constant"], warmup: float) -> float:

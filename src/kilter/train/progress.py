@@ -20,14 +20,17 @@ class Report(Protocol):
 
 
 @contextmanager
-def progress(console: Console, label: str, steps: int) -> Iterator[Report]:
-    """A bar with the latest numbers and the time left; about ten plain lines where there is no terminal."""
+def progress(console: Console, label: str, steps: int, done: int = 0) -> Iterator[Report]:
+    """A bar with the latest numbers and the time left; about ten plain lines where there is no terminal.
+
+    `done` steps have been made before.
+    """
     if not console.is_terminal:
         begin = time.monotonic()
 
         def line(step: int, shown: Mapping[str, str]) -> None:
-            if step * LINES // steps != (step - 1) * LINES // steps or step == 1:
-                left = (time.monotonic() - begin) / step * (steps - step)
+            if step * LINES // steps != (step - 1) * LINES // steps or step == done + 1:
+                left = (time.monotonic() - begin) / (step - done) * (steps - step)
                 numbers = "  ".join(f"{name} {value}" for name, value in shown.items())
                 console.print(f"{label} {step}/{steps}  {numbers}  {left:.0f} s left", highlight=False, soft_wrap=True)
 
@@ -35,7 +38,7 @@ def progress(console: Console, label: str, steps: int) -> Iterator[Report]:
         return
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(label, total=steps, shown="")
+        task = bar.add_task(label, total=steps, completed=done, shown="")
 
         def update(step: int, shown: Mapping[str, str]) -> None:
             bar.update(task, completed=step, shown="  ".join(f"{name} {value}" for name, value in shown.items()))

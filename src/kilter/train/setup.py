@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from rich.console import Console
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kilter.data.reading import Dataset
 from kilter.data.records import Demonstration, Pair
-from kilter.data.run_directory import RunDirectory, staged
-from kilter.data.toml import to_toml
+from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError
 from kilter.model.loading import longest_sequence, no_bar_for_a_directory
 from kilter.model.scorer import Scorer
 from kilter.tokens.encoding import Encoder, Limits
 from kilter.train.config import RunConfig
+from kilter.train.memory import fitting_node_budget
+from kilter.train.resume import check_unchanged
 
 R = TypeVar("R", Pair, Demonstration)
 
 
 def make_encoder(tokenizer: PreTrainedTokenizerFast, config: RunConfig, policy: Scorer) -> Encoder:
     """The run's encoder; sequences may be at most as long as the model has positions, and as the node budget."""
-    longest = longest_sequence(policy, config.max_length, config.node_budget)
+    longest = longest_sequence(policy, config.max_length, config.node_limit)
     limits = Limits(max_prompt=config.max_prompt, max_length=longest, on_overflow=config.on_overflow)
     return Encoder(tokenizer, config.style, limits, skip_bad=config.skip_bad)
 
@@ -44,11 +46,10 @@ class Examples(Generic[R]):
 
 
 def read_examples(config: RunConfig, read: Callable[..., Dataset[R]], console: Console) -> Examples[R]:
-    """Read the data of a run, tell what it is, and hold out what it says; the run's directory must be free.
+    """Read the data of a run, tell what it is, and hold out what it says.
 
     Raises ConfigError if nothing is left to train on.
     """
-    RunDirectory(config.out).check_free(overwrite=config.overwrite)
     data = read(config.data, skip_bad=config.skip_bad)
     console.print(data.describe(), highlight=False, soft_wrap=True)
     facts = {"data": _account(data)}
@@ -66,37 +67,56 @@ def _account(data: Dataset[Any]) -> dict[str, Any]:
     return {"path": str(data.path), "sha256": data.sha256, "format": data.format, "bad_rows": len(data.bad_rows)}
 
 
-def begin_run(config: RunConfig, method: str, facts: Mapping[str, Any]) -> RunDirectory:
-    """Create the run directory with its manifest and resolved configuration."""
-    run = RunDirectory.create(config.out, overwrite=config.overwrite)
+def begin_run(run: RunDirectory, config: RunConfig, method: str, facts: Mapping[str, Any]) -> None:
+    """Write down what the run is, or, where it is taken up again, that it was, after checking that it is the same."""
     packages = ("kilter", "torch", "transformers", "tokenizers", "numpy")
-    run.write_manifest(
-        {
-            "method": method,
-            "command": sys.argv,
-            "seed": config.seed,
-            "python": platform.python_version(),
-            "versions": {name: version(name) for name in packages},
-            **facts,
-        }
-    )
-    run.write_config(to_toml(config.model_dump(mode="json")))
-    return run
+    now = {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+    }
+    if run.exists:
+        check_unchanged(run, facts)
+        manifest = run.read_manifest()
+        manifest = manifest | {"resumed": [*manifest.get("resumed", []), now]}
+    else:
+        RunDirectory.create(run.path, overwrite=config.overwrite)
+        manifest = {"method": method, **now, "seed": config.seed, **facts}
+    run.write_config(config.toml)
+    run.write_manifest(manifest)
 
 
-def template_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str | None:
-    """SHA-256 of the chat template."""
-    template = tokenizer.chat_template
-    return None if template is None else hashlib.sha256(str(template).encode()).hexdigest()
+C = TypeVar("C", bound=RunConfig)
 
 
-def save_result(run: RunDirectory, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Save model and tokenizer so that transformers alone loads them; there whole, or not at all."""
-    with staged(run.model) as directory, no_bar_for_a_directory(str(directory)):
-        model.save_pretrained(directory)
+def with_node_limit(config: C, policy: Scorer, console: Console) -> C:
+    """The settings with a number for the node budget: where it is `auto`, as many nodes as there is memory for."""
+    if config.node_budget != "auto":
+        return config
+    budget = fitting_node_budget(policy)
+    console.print(f"node budget: {budget:,}", highlight=False)
+    return config.model_copy(update={"node_budget": budget})
+
+
+def save_model(
+    directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, card: str | None = None
+) -> None:
+    """Write model, tokenizer and model card so that transformers alone loads them."""
+    with no_bar_for_a_directory(str(directory.parent)):
+        try:
+            model.save_pretrained(directory)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
         tokenizer.save_pretrained(directory)
+    if card is not None:
+        (directory / "README.md").write_text(card, encoding="utf-8")
+
+
+def weights_size(model: PreTrainedModel) -> int:
+    """Bytes of the weights, tied ones once."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def seed_everything(seed: int) -> None:
-    """Seed what randomness a model's own code may draw (dropout); order and fresh weights have seeds of their own."""
+    """Seed what randomness training may draw (dropout, noise); order and fresh weights have seeds of their own."""
     torch.manual_seed(seed)

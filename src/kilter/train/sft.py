@@ -6,30 +6,37 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
+from kilter.data.checkpoints import Checkpoint
 from kilter.data.reading import read_demonstrations
 from kilter.data.records import Content, Demonstration
+from kilter.data.staging import staged
 from kilter.errors import ConfigError
-from kilter.model.loading import AUTOCAST, load_scorer, load_tokenizer, pick_device
+from kilter.model.fingerprint import model_fingerprint, template_fingerprint, tokenizer_fingerprint
+from kilter.model.loading import AUTOCAST, DTYPE, load_scorer, load_tokenizer, pick_device, restore_weights
 from kilter.model.scorer import Scorer
 from kilter.model.scratch import fresh_model, fresh_tokenizer, parse_shape
 from kilter.objectives import objective
 from kilter.tokens.encoding import EncodedDemonstration
 from kilter.train.batches import Batch, demonstration_batch
+from kilter.train.card import model_card
+from kilter.train.checkpoint import MODEL, Keeper
 from kilter.train.config import SftConfig
-from kilter.train.loop import fit, total_steps
+from kilter.train.loop import Task, fit
+from kilter.train.resume import open_run
 from kilter.train.setup import (
     begin_run,
     make_encoder,
     read_examples,
-    save_result,
+    save_model,
     seed_everything,
-    template_fingerprint,
+    weights_size,
+    with_node_limit,
 )
 from kilter.train.step import score_completions
+from kilter.train.stops import Stop
 
 LEARNING_RATE, LEARNING_RATE_FROM_SCRATCH = 2e-5, 2e-3
 
@@ -37,15 +44,16 @@ LEARNING_RATE, LEARNING_RATE_FROM_SCRATCH = 2e-5, 2e-3
 def sft(config: SftConfig, console: Console | None = None) -> Path:
     """Train on demonstrations by cross-entropy of the answers; returns where the result is.
 
-    Raises a KilterError (of data, configuration, model or run) for whatever the user can mend.
+    Raises a KilterError (of data, configuration, model or run) for whatever the user can mend, and when asked to stop.
     """
     console = console or Console(stderr=True)
     row = objective("sft")
-    device = pick_device(config.device)
+    run, checkpoint = open_run(config, "sft", console)
     seed_everything(config.seed)
 
     data = read_examples(config, read_demonstrations, console)
-    tokenizer, policy = _start(config, data.train, device)
+    tokenizer, policy = _start(config, data.train, checkpoint)
+    config = with_node_limit(config, policy, console)
     encoder = make_encoder(tokenizer, config, policy)
     examples, report = encoder.encode_demonstrations(data.train)
     console.print(report.describe(), highlight=False, soft_wrap=True)
@@ -53,58 +61,76 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
 
     facts = {
         "model": config.model or f"from scratch: {config.from_scratch}",
+        "tokenizer_sha256": tokenizer_fingerprint(tokenizer),
         "template_sha256": template_fingerprint(tokenizer),
         **data.facts,
+        "examples": len(examples),
+        "held_out": len(eval_examples),
         "encoding": asdict(report),
         "scoring_path": policy.path,
     }
-    with begin_run(config, "sft", facts) as run:
+    begin_run(run, config, "sft", facts | ({"model_sha256": model_fingerprint(policy)} if checkpoint is None else {}))
 
-        def make_batch(positions: Sequence[int]) -> Batch:
-            return _batch([examples[i] for i in positions], config, policy)
+    def make_batch(positions: Sequence[int]) -> Batch:
+        return _batch([examples[i] for i in positions], config, policy)
 
-        def evaluate(step: int) -> float:
-            loss = _mean_loss(policy, eval_examples, config)
-            run.append_metrics({"step": step, "split": "eval", "loss": loss})
-            return loss
+    def evaluate(step: int, stop: Stop) -> float:
+        loss = _mean_loss(policy, eval_examples, config, stop)
+        run.append_metrics({"step": step, "split": "eval", "loss": loss})
+        return loss
 
-        steps = total_steps(len(examples), config)
-        before = evaluate(0) if eval_examples else None
-        fit(
-            policy,
-            None,
-            objective=row,
-            options={},
-            steps=steps,
-            examples=len(examples),
-            make_batch=make_batch,
-            learning_rate=config.learning_rate or (LEARNING_RATE if config.model else LEARNING_RATE_FROM_SCRATCH),
-            config=config,
-            run=run,
-            console=console,
-            evaluate=evaluate if eval_examples else None,
+    task = Task(policy, None, row, {}, len(examples), make_batch, evaluate if eval_examples else None)
+    keeper = Keeper(
+        run,
+        config,
+        "sft",
+        save_weights=lambda directory: save_model(directory / MODEL, policy.model, tokenizer),
+        weights_size=weights_size(policy.model),
+        reference=None,
+        begin=checkpoint,
+    )
+    rate = config.learning_rate or (LEARNING_RATE if config.model else LEARNING_RATE_FROM_SCRATCH)
+    with run:
+        done = fit(task, config, keeper, console, learning_rate=rate)
+        best = keeper.best(done) if keeper.keeps_best else None
+        if best is not None and best.step != done.step:
+            restore_weights(policy, best.path / MODEL)
+            console.print(f"the best evaluation was that of step {best.step}: its model is the result", highlight=False)
+        losses = {row["step"]: float(str(row["loss"])) for row in run.read_metrics() if row.get("split") == "eval"}
+        ends = [losses[0], losses[done.step if best is None else best.step]] if eval_examples else []
+        table = [["held out", "before", "after"], ["cross-entropy, nats/token", *(f"{x:.4f}" for x in ends)]]
+        card = model_card(
+            config,
+            title=f"{run.path.name}, fine-tuned",
+            objective=f"sft: {row.summary} ({row.paper}).",
+            facts=run.read_manifest(),
+            results=table if ends else [],
         )
-        after = evaluate(steps) if eval_examples else None
-        save_result(run, policy.model, tokenizer)
-    if before is not None and after is not None:
-        console.print(f"held-out cross-entropy, nats/token: {before:.4f} before, {after:.4f} after", highlight=False)
+        with staged(run.model) as directory:
+            save_model(directory, policy.model, tokenizer, card)
+    if ends:
+        console.print(f"held-out cross-entropy, nats/token: {ends[0]:.4f} before, {ends[1]:.4f} after", highlight=False)
     console.print(f"model: {run.model}\nmetrics: {run.path / 'metrics.jsonl'}", highlight=False, soft_wrap=True)
     return run.model
 
 
 def _start(
-    config: SftConfig, rows: Sequence[Demonstration], device: torch.device
+    config: SftConfig, rows: Sequence[Demonstration], checkpoint: Checkpoint | None
 ) -> tuple[PreTrainedTokenizerFast, Scorer]:
-    """The tokenizer and the model to begin with, on the device."""
-    if config.model is not None:
-        scorer = load_scorer(config.model, precision=config.precision, device=device, strict=config.strict)
-        return load_tokenizer(config.model), scorer
+    """The tokenizer and the model to begin with, on the device, or where the run left them."""
+    device = pick_device(config.device)
+    source = config.model if checkpoint is None else str(checkpoint.path / MODEL)
+    if source is not None:
+        scorer = load_scorer(
+            source, precision=config.precision, weights=config.weights, device=device, strict=config.strict
+        )
+        return load_tokenizer(source), scorer
     if config.from_scratch is None:
         raise ConfigError("give either model or from_scratch, to say where to start")
     shape = parse_shape(config.from_scratch)
     tokenizer = fresh_tokenizer(_texts(rows), shape["vocabulary"])
     model = fresh_model(shape, tokenizer, config.seed)
-    model.to(device)  # type: ignore[arg-type]
+    model.to(device=device, dtype=DTYPE[config.weights])  # type: ignore[call-arg]
     return tokenizer, Scorer(model, autocast=AUTOCAST[config.precision])
 
 
@@ -119,12 +145,15 @@ def _texts(rows: Sequence[Demonstration]) -> Iterator[str]:
 
 def _batch(examples: Sequence[EncodedDemonstration], config: SftConfig, policy: Scorer) -> Batch:
     return demonstration_batch(
-        examples, node_budget=config.node_budget, device=policy.device, node_multiple=policy.node_multiple
+        examples, node_budget=config.node_limit, device=policy.device, node_multiple=policy.node_multiple
     )
 
 
-def _mean_loss(policy: Scorer, examples: Sequence[EncodedDemonstration], config: SftConfig) -> float:
+def _mean_loss(policy: Scorer, examples: Sequence[EncodedDemonstration], config: SftConfig, stop: Stop) -> float:
     """Cross-entropy in nats per scored token."""
     batch = _batch(examples, config, policy)
-    log_prob = score_completions(policy, batch.scored, batch.completions)
-    return -float(log_prob.sum()) / float(batch.weight_C.sum())
+    total = 0.0
+    for micro in batch.scored:
+        stop.check()
+        total += float(score_completions(policy, [micro], batch.completions).sum())
+    return -total / float(batch.weight_C.sum())

@@ -40,7 +40,7 @@ def accumulate_gradient(
 
     Losses of units are summed per micro-batch and divided by the global denominator. Where items depend on each
     other across the batch, or a unit had to be split, the batch is first scored without gradient; the micro-batches
-    then run against d loss / d log-prob.
+    then run against d loss / d log-prob. Dropout is in those passes that have a gradient.
     """
     denominator = batch.denominator(objective)
     reference_C = None if reference is None else score_completions(reference, batch.scored, batch.completions)
@@ -48,25 +48,36 @@ def accumulate_gradient(
         log_prob_C = score_completions(policy, batch.scored, batch.completions).requires_grad_()
         loss = batch.loss_sum(objective, options, log_prob_C, reference_C) / denominator
         (slope_C,) = torch.autograd.grad(loss, log_prob_C)
-        for micro in batch.trained:
-            surrogate, _ = policy.loss(micro.tree, _linear(slope_C[micro.place_C]), unit_C=None)
-            surrogate.backward()
+        with policy.dropout():
+            for micro in batch.trained:
+                surrogate, _ = policy.loss(micro.tree, _linear(slope_C[micro.place_C]), unit_C=None)
+                surrogate.backward()
         return StepScores(float(loss.detach()), log_prob_C.detach(), reference_C)
 
     total = 0.0
     log_prob_C = torch.zeros_like(batch.weight_C)
-    for micro in batch.trained:
+    with policy.dropout():
+        for micro in batch.trained:
 
-        def loss_of_scores(score: Tensor, present: Tensor, micro: PreparedMicroBatch = micro) -> Tensor:
-            everywhere = score.new_zeros(batch.completions).index_copy(0, micro.place_C, score)
-            present_C = present.new_zeros(batch.completions).index_copy(0, micro.place_C, present)
-            return batch.loss_sum(objective, options, everywhere, reference_C, present_C) / denominator
+            def loss_of_scores(score: Tensor, present: Tensor, micro: PreparedMicroBatch = micro) -> Tensor:
+                everywhere = score.new_zeros(batch.completions).index_copy(0, micro.place_C, score)
+                present_C = present.new_zeros(batch.completions).index_copy(0, micro.place_C, present)
+                return batch.loss_sum(objective, options, everywhere, reference_C, present_C) / denominator
 
-        loss, score = policy.loss(micro.tree, loss_of_scores, np.unique(micro.unit_C, return_inverse=True)[1])
-        loss.backward()
-        total += float(loss.detach())
-        log_prob_C[micro.place_C] = score.to(log_prob_C.dtype)
+            loss, score = policy.loss(micro.tree, loss_of_scores, np.unique(micro.unit_C, return_inverse=True)[1])
+            loss.backward()
+            total += float(loss.detach())
+            log_prob_C[micro.place_C] = score.to(log_prob_C.dtype)
     return StepScores(total, log_prob_C, reference_C)
+
+
+def mean_loss(
+    policy: Scorer, reference: Scorer | None, batch: Batch, objective: Objective, options: dict[str, float]
+) -> float:
+    """The batch's mean loss, without gradient and without dropout."""
+    log_prob_C = score_completions(policy, batch.scored, batch.completions)
+    reference_C = None if reference is None else score_completions(reference, batch.scored, batch.completions)
+    return float(batch.loss_sum(objective, options, log_prob_C, reference_C)) / batch.denominator(objective)
 
 
 def _linear(slope: Tensor) -> LossOfScores:

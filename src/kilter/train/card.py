@@ -1,0 +1,50 @@
+"""The model card beside a result: what was trained on what, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kilter.train.config import RunConfig
+
+
+def model_card(
+    config: RunConfig,
+    *,
+    title: str,
+    objective: str,
+    facts: Mapping[str, Any],
+    results: Sequence[Sequence[str]] = (),
+    note: str = "",
+) -> str:
+    """A README.md for the hub: front matter, data, objective, settings that are not defaults, and results.
+
+    `results` is a table whose first row are its headings.
+    """
+    data = facts["data"]
+    settings = [
+        [name, f"`{value}`"]
+        for name, value in config.model_dump(mode="json", exclude_defaults=True, exclude={"config", "resume"}).items()
+    ]
+    parts = [
+        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- kilter\n- preference-alignment\n---",
+        f"# {title}",
+        f"Trained with kilter {facts['versions']['kilter']} from `{facts['model']}`.",
+        f"**Data.** `{data['path']}` (SHA-256 `{data['sha256'][:16]}...`), {facts['examples']:,} examples; "
+        f"{facts['held_out']:,} held out.",
+        f"**Objective.** {objective}",
+    ]
+    if facts.get("reference_sha256"):
+        parts.append(f"**Reference.** `{facts['reference']}` (weights' SHA-256 `{facts['reference_sha256'][:16]}...`)")
+    if results:
+        parts += ["## Results", _table(results)]
+    if note:
+        parts.append(note)
+    parts += ["## Settings", "Those that are not defaults.", _table([["setting", "value"], *settings])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    rule = "|" + "---|" + "--:|" * (len(rows[0]) - 1)
+    return "\n".join([lines[0], rule, *lines[1:]])

@@ -1,0 +1,228 @@
+"""A run that was stopped and taken up again is, to the last bit, the run that never stopped."""
+
+import json
+import os
+import re
+import shutil
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from kilter.data.checkpoints import Checkpoints
+from kilter.data.run_directory import RunDirectory
+from kilter.errors import ConfigError, RunError, StoppedError
+from kilter.train import loop
+from kilter.train.align import align
+from kilter.train.config import AlignConfig, SftConfig
+from kilter.train.sft import sft
+from train.runs import SHAPE, quiet, run, write_pairs
+
+
+def weights(directory):
+    return load_file(directory / "model.safetensors")
+
+
+def assert_same_run(resumed, whole):
+    ours, theirs = weights(resumed / "model"), weights(whole / "model")
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+    rows = [RunDirectory(path).read_metrics() for path in (resumed, whole)]
+    for row in (row for side in rows for row in side):
+        row.pop("seconds", None)
+    assert rows[0] == rows[1]
+
+
+def stop_after(step, monkeypatch, number=signal.SIGINT):
+    """Send ourselves a signal in the middle of a step."""
+    accumulate = loop.accumulate_gradient
+    seen = []
+
+    def interrupted(*args):
+        seen.append(1)
+        if len(seen) == step:
+            os.kill(os.getpid(), number)
+        return accumulate(*args)
+
+    monkeypatch.setattr(loop, "accumulate_gradient", interrupted)
+
+
+def resume(out, **settings):
+    return align(AlignConfig.model_validate({"resume": out, **settings}), quiet())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"objective": "kto", "node_budget": 64},
+        {"max_steps": None, "epochs": 2.3, "holdout": 0, "batch_size": 6, "schedule": "cosine"},
+        {"gradient_noise": 0.01, "eval_every": 2},
+        {"optimizer": "adafactor"},
+        {"weights": "bfloat16", "precision": "bfloat16"},
+    ],
+    ids=["dpo", "kto, accumulated", "in the second epoch", "noise", "adafactor", "bfloat16 weights"],
+)
+def test_a_run_stopped_and_resumed_is_bit_identical_to_one_that_was_not(
+    settings, start, pairs_file, tmp_path, monkeypatch
+):
+    given = {"objective": "dpo", "max_steps": 6} | settings
+    whole = run(start=start, pairs=pairs_file, out=tmp_path / "whole", **given)
+    stop_step = 13 if "epochs" in settings else 3
+    with monkeypatch.context() as patch:
+        stop_after(stop_step, patch)
+        with pytest.raises(StoppedError, match=rf"after step {stop_step} of .*\ngo on with: kilter align --resume"):
+            run(start=start, pairs=pairs_file, out=tmp_path / "cut", **given)
+    assert not (tmp_path / "cut" / "model").exists()
+    torch.manual_seed(12345)  # what another process would have
+    resumed = resume(tmp_path / "cut")
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    if whole.after is not None:
+        assert (resumed.before.gap_P == whole.before.gap_P).all()
+        assert (resumed.after.gap_P == whole.after.gap_P).all()
+
+
+def test_sigterm_saves_too_and_fine_tuning_from_scratch_resumes(pairs_file, tmp_path, monkeypatch):
+    given = {"data": pairs_file, "from_scratch": SHAPE, "max_steps": 6, "holdout": 8, "batch_size": 8}
+    sft(SftConfig(out=tmp_path / "whole", **given), quiet())
+    with monkeypatch.context() as patch:
+        stop_after(4, patch, signal.SIGTERM)
+        with pytest.raises(StoppedError) as stopped:
+            sft(SftConfig(out=tmp_path / "cut", **given), quiet())
+    assert stopped.value.signal == signal.SIGTERM
+    sft(SftConfig.model_validate({"resume": tmp_path / "cut"}), quiet())
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_run_may_be_stopped_and_resumed_again_and_again(start, pairs_file, tmp_path, monkeypatch):
+    run("dpo", start, pairs_file, tmp_path / "whole")
+    for already in range(6):
+        with monkeypatch.context() as patch:
+            stop_after(1, patch)
+            with pytest.raises(StoppedError, match=f"after step {already + 1} of 6"):
+                run("dpo", start, pairs_file, tmp_path / "cut", resume=tmp_path / "cut")
+    resume(tmp_path / "cut")
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_second_interrupt_stops_at_once(start, pairs_file, tmp_path, monkeypatch):
+    accumulate = loop.accumulate_gradient
+
+    def interrupted_twice(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        return accumulate(*args)
+
+    monkeypatch.setattr(loop, "accumulate_gradient", interrupted_twice)
+    with pytest.raises(KeyboardInterrupt):
+        run("dpo", start, pairs_file, tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def stopped_run(start, pairs_file, out, monkeypatch, **settings):
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        with pytest.raises(StoppedError):
+            run("dpo", start, pairs_file, out, **settings)
+    return out
+
+
+def test_resuming_refuses_another_setting_naming_it_and_takes_harmless_ones(start, pairs_file, tmp_path, monkeypatch):
+    out = stopped_run(start, pairs_file, tmp_path / "run", monkeypatch)
+    for name, value, was in (("beta", 0.3, "None"), ("learning_rate", 1e-5, "0.001"), ("objective", "ipo", "'dpo'")):
+        with pytest.raises(ConfigError, match=rf"{name} was {was} and now is {value!r}; leave that as it was"):
+            resume(out, **{name: value})
+    resume(out, save_every="1", keep=3, eval_every=2)
+
+
+def test_resuming_refuses_other_data_naming_it(start, pairs_file, tmp_path, monkeypatch):
+    mine = shutil.copy(pairs_file, tmp_path / "mine.jsonl")
+    out = stopped_run(start, mine, tmp_path / "run", monkeypatch)
+    write_pairs(mine, dishes=9)
+    with pytest.raises(ConfigError, match=r"the data had the SHA-256 [0-9a-f]{64} when it began, and has"):
+        resume(out)
+    resume(out, data=pairs_file)
+
+
+@pytest.mark.parametrize(("what", "named"), [("weights", "the reference"), ("template", "the chat template")])
+def test_resuming_refuses_another_reference_or_template(what, named, start, pairs_file, tmp_path, monkeypatch):
+    """Also where it lies where the first one lay."""
+    mine = tmp_path / "start"
+    shutil.copytree(start, mine)
+    out = stopped_run(mine, pairs_file, tmp_path / "run", monkeypatch)
+    if what == "weights":
+        model = AutoModelForCausalLM.from_pretrained(mine)
+        model.model.norm.weight.data[0] += 1e-6
+        model.save_pretrained(mine)
+    else:
+        template = (mine / "chat_template.jinja").read_text()
+        (mine / "chat_template.jinja").write_text(template.replace("Human", "Person"))
+    with pytest.raises(ConfigError, match=rf"cannot be gone on with: {named} had"):
+        resume(out)
+
+
+def test_a_damaged_checkpoint_is_passed_over_loudly_for_the_one_before(start, pairs_file, tmp_path, monkeypatch):
+    run("dpo", start, pairs_file, tmp_path / "whole")
+    out = stopped_run(start, pairs_file, tmp_path / "run", monkeypatch, save_every="1")
+    newest = out / "checkpoints" / "step-000002" / "training.safetensors"
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    newest.write_bytes(damaged)
+    console = quiet()
+    align(AlignConfig.model_validate({"resume": out}), console)
+    said = console.file.getvalue()
+    assert re.search(r"step-000002 is not whole: training.safetensors is not what was written", said)
+    assert "after step 1" in said
+    assert_same_run(out, tmp_path / "whole")
+
+
+def test_without_a_whole_checkpoint_a_run_begins_again(start, pairs_file, tmp_path, monkeypatch):
+    run("dpo", start, pairs_file, tmp_path / "whole")
+    out = stopped_run(start, pairs_file, tmp_path / "run", monkeypatch)
+    for checkpoint in Checkpoints(out / "checkpoints"):
+        (checkpoint.path / "manifest.json").unlink()
+    resume(out)
+    assert_same_run(out, tmp_path / "whole")
+
+
+def test_resume_begins_a_run_where_there_is_none_and_refuses_a_finished_one(start, pairs_file, tmp_path):
+    run("dpo", start, pairs_file, tmp_path / "run", resume=tmp_path / "run")
+    with pytest.raises(RunError, match="is finished, and its result is in"):
+        resume(tmp_path / "run")
+
+
+def test_checkpoints_come_when_due_and_the_oldest_go(start, pairs_file, tmp_path):
+    run("dpo", start, pairs_file, tmp_path / "run", save_every="2", max_steps=9, keep=3)
+    assert [c.step for c in Checkpoints(tmp_path / "run" / "checkpoints")] == [4, 6, 8]
+
+
+def test_a_checkpoints_model_loads_with_transformers(start, pairs_file, tmp_path):
+    run("dpo", start, pairs_file, tmp_path / "run", save_every="2")
+    AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "checkpoints" / "step-000004" / "model")
+
+
+def test_the_best_model_is_the_result_and_waiting_ends(start, pairs_file, tmp_path):
+    """With so high a rate the held-out loss soon rises."""
+    given = {"learning_rate": 0.3, "schedule": "constant", "warmup": 0.0, "max_steps": 30, "keep": 1}
+    aligned = run("ipo", start, pairs_file, tmp_path / "run", eval_every=1, patience=3, **given)
+    rows = RunDirectory(tmp_path / "run").read_metrics()
+    losses = {row["step"]: row["loss"] for row in rows if row.get("split") == "eval"}
+    best = min(losses, key=losses.get)
+    assert max(losses) == best + 3 < 30
+    kept = tmp_path / "run" / "checkpoints" / f"step-{best:06d}" / "model"
+    ours, theirs = weights(aligned.model), weights(kept)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    reported = next(row for row in rows if row["step"] == best and row.get("split") == "eval")
+    assert aligned.after.gap_P.mean() == pytest.approx(reported["gap"], rel=1e-6)
+
+
+def test_every_checkpoint_names_the_reference(start, pairs_file, tmp_path):
+    run("dpo", start, pairs_file, tmp_path / "run", save_every="3")
+    (checkpoint,) = Checkpoints(tmp_path / "run" / "checkpoints")
+    facts = json.loads((checkpoint.path / "progress.json").read_text())
+    manifest = RunDirectory(tmp_path / "run").read_manifest()
+    assert facts["reference_sha256"] == manifest["reference_sha256"]
+    assert len(facts["reference_sha256"]) == 64
