@@ -14,6 +14,7 @@ app = App(
     name="kilter",
     help="Align language models with preferences: every token computed once, every nat accounted for.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # main says what became of the work
 )
 
 
