@@ -15,6 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from conftest import TINY, VOCABULARY
 from kilter.errors import ConfigError
 from kilter.model import sampler
+from kilter.model.adapter import LoraSettings, reference_of, train_adapter
 from kilter.model.sampler import (
     Sample,
     SamplingSettings,
@@ -265,6 +266,21 @@ def test_in_bfloat16_sampler_and_scorer_agree_to_its_rounding(tiny_model: MakeMo
     for one in (scorer, scorer.frozen()):
         samples = draw(one)
         assert 0 < disagreement(samples, recompute(one, samples)).largest < 0.1
+
+
+def test_an_adapters_reference_answers_as_the_model_without_the_adapter(tiny_model: MakeModel) -> None:
+    before = answers(draw(Scorer(tiny_model("llama"))))
+    model = tiny_model("llama")
+    train_adapter(model, LoraSettings(rank=4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
+    policy = Scorer(model)
+    for one, same in ((reference_of(policy), True), (policy, False)):
+        samples = draw(one)
+        assert (answers(samples) == before) == same
+        assert disagreement(samples, recompute(one, samples)).largest < 1e-4
 
 
 # Refusals

@@ -221,7 +221,10 @@ def generating(scorer: Scorer) -> Iterator[Any]:
         model.generation_config = GenerationConfig()
         if attention == TREE_ATTENTION:
             model.set_attn_implementation(_own_attention(model))
-        with torch.autocast(scorer.device.type, dtype=scorer.autocast, enabled=scorer.autocast is not None):
+        with (
+            scorer.in_force(),
+            torch.autocast(scorer.device.type, dtype=scorer.autocast, enabled=scorer.autocast is not None),
+        ):
             yield model
     finally:
         model.generation_config = saved
