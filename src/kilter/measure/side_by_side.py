@@ -83,12 +83,12 @@ def totals(answers: Mapping[str, SampleEvaluation]) -> Table:
 def _kl_notes(settings: SamplingSettings, of_answers: str) -> list[str]:
     if settings.faithful:
         return [
-            f"KL(this, other): {of_answers}, estimated by exact token KL along this model's",
+            f"KL(this, other): {of_answers}, by exact token KL along them",
             "log-ratio: the same KL estimated from log-probs alone",
         ]
     return [
-        "KL(this, other): exact token KL summed along these answers; that of answers takes",
-        "  --temperature 1 and neither --top-p nor --top-k",
+        "KL(this, other): exact token KL summed along these answers; not the KL of",
+        "answers, which takes --temperature 1 without --top-p and --top-k",
         "log-ratio: of whole answers, at temperature 1",
     ]
 
