@@ -296,9 +296,14 @@ class _AdapterReference(Scorer):
             module._active_adapter, module._disable_adapters = [self.adapter], False
         return dataclasses.replace(head, module=module)
 
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        with _in_force(self.model, self.adapter):
+            yield
+
     @torch.no_grad()
     def hidden(self, tree: PreparedTree, embeddings_TD: Tensor | None = None) -> Tensor:
-        with _in_force(self.model, self.adapter):
+        with self.in_force():
             return super().hidden(tree, embeddings_TD)
 
 

@@ -108,6 +108,11 @@ class Scorer(nn.Module):
         named = ((name, m) for name, m in self.model.named_modules() if isinstance(m, nn.Dropout) and m.p)
         return [module for name, module in named if "lora_dropout" in name]
 
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Where the model, called by itself, is the one that this scorer scores."""
+        yield
+
     def frozen(self) -> Scorer:
         """This scorer with its parameters out of reach of gradients: a reference.
 
