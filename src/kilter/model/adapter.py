@@ -43,7 +43,7 @@ class LoraSettings:
     """A fresh adapter. `alpha` is twice the rank where None; the product of the two matrices is scaled by alpha / rank,
     or by alpha / sqrt(rank) if `rank_stabilised` (Kalajdzievski 2023, arXiv 2312.03732).
 
-    `targets` are the last parts of module names, None for all linear layers of the blocks (`default_targets`).
+    `targets` are the ends of modules' names, None for all linear layers of the blocks (`default_targets`).
     `weight_decomposed` trains each row's magnitude by itself (DoRA, Liu et al. 2024, arXiv 2402.09353).
     Raises ConfigError for a rank below 1, an alpha or a dropout that is out of range, and for no targets at all.
     """
