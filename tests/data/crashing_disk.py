@@ -91,7 +91,8 @@ def recorded(root: Path, before: Before = lambda kind, path: None) -> Iterator[R
 
     def mkdir(path: Any, mode: int = 0o777, **rest: Any) -> None:
         if (place := inside(path)) is None:
-            return real["mkdir"](path, mode, **rest)
+            real["mkdir"](path, mode, **rest)
+            return
         before("make directory", place)
         real["mkdir"](path, mode, **rest)
         parent, name = named(place)
@@ -99,7 +100,8 @@ def recorded(root: Path, before: Before = lambda kind, path: None) -> Iterator[R
 
     def rename(source: Any, target: Any, **rest: Any) -> None:
         if (place := inside(source)) is None:
-            return real["rename"](source, target, **rest)
+            real["rename"](source, target, **rest)
+            return
         new_place = inside(target)
         assert new_place is not None
         before("rename", place)
@@ -113,7 +115,8 @@ def recorded(root: Path, before: Before = lambda kind, path: None) -> Iterator[R
     def remove(how: str) -> Callable[..., None]:
         def removed(path: Any, *, dir_fd: int | None = None) -> None:
             if (place := inside(path, dir_fd)) is None:
-                return real[how](path, dir_fd=dir_fd)
+                real[how](path, dir_fd=dir_fd)
+                return
             before("remove", place)
             real[how](path, dir_fd=dir_fd)
             parent, name = named(place)
@@ -124,13 +127,15 @@ def recorded(root: Path, before: Before = lambda kind, path: None) -> Iterator[R
     def fsync(handle: int) -> None:
         number = os.fstat(handle).st_ino
         if (place := names.get(number)) is None:
-            return real["fsync"](handle)
+            real["fsync"](handle)
+            return
         before("sync", place)
         note(Operation("sync", place, number))
 
     def truncate(path: Any, length: int) -> None:
         if (place := inside(path)) is None:
-            return real["truncate"](path, length)
+            real["truncate"](path, length)
+            return
         before("truncate", place)
         real["truncate"](path, length)
         note(Operation("truncate", place, known(place), offset=length))

@@ -151,6 +151,6 @@ def fault_of(checkpoint: Checkpoint) -> str | None:
                 return f"{name} has {size:,} bytes instead of {fact['size']:,}"
             if sha256_of(path) != fact["sha256"]:
                 return f"{name} is not what was written (its SHA-256 differs)"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"its {MANIFEST} cannot be read ({type(error).__name__})"
     return None

@@ -60,7 +60,7 @@ def staged_file(path: Path) -> Iterator[Path]:
 
 def make_directory(path: Path) -> None:
     """Make a directory and those above it, each there to stay when this returns."""
-    if path.is_dir():
+    if path.exists():
         # Who made it may have been stopped before it was there to stay. Where we may not look, we did not make it.
         with suppress(PermissionError):
             sync(path.parent)
