@@ -144,6 +144,8 @@ class RunDirectory:
                 if path.exists():
                     sync(path)
                     lengths[name] = path.stat().st_size
+        with run_error(self.path):
+            sync(self.path)
         return lengths
 
     def cut_back(self, lengths: Mapping[str, int]) -> None:
