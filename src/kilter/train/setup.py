@@ -73,7 +73,7 @@ def begin_run(run: RunDirectory, config: RunConfig, method: str, facts: Mapping[
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
     }
-    if run.exists:
+    if config.resume is not None and run.exists:
         check_unchanged(run, facts)
         manifest = run.read_manifest()
         manifest = manifest | {"resumed": [*manifest.get("resumed", []), now]}
