@@ -36,7 +36,6 @@ from kilter.train.step import mean_loss
 from kilter.train.stops import Stop
 from kilter.train.weights import load_policy, load_reference, restore_weights, save_result, save_weights, weights_size
 
-
 UNITS = "Log-ratios are to the reference; KL is exact, over the whole vocabulary; both are in nats."
 
 
