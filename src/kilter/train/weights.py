@@ -45,6 +45,8 @@ def load_policy(name: str, config: RunConfig, checkpoint: Checkpoint | None) -> 
         train_adapter(policy.model, lora_settings(config))
         if left_at is not None:
             load_adapter_weights(policy.model, left_at / ADAPTER)
+    if config.quantise != "none" and not has_adapter(policy.model):
+        raise ConfigError("a quantised model cannot be trained, only an adapter on it; give lora_rank")
     if config.merge and not has_adapter(policy.model):
         raise ConfigError("merge is for adapters, and all weights are trained here; leave it out or give lora_rank")
     if config.activation_checkpointing:
@@ -70,6 +72,7 @@ def _load(name: str, config: RunConfig) -> Scorer:
         weights=config.weights,
         device=pick_device(config.device),
         strict=config.strict,
+        quantise=config.quantise,
     )
 
 
