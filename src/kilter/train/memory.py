@@ -112,7 +112,7 @@ def _bytes_per_node(policy: Scorer) -> float:
     model.activation_checkpointing_disable()
     whole = kept()
     policy.recompute_activations()
-    return by_layers + whole / model.config.num_hidden_layers
+    return by_layers + whole / int(model.config.num_hidden_layers)
 
 
 def _kept_for_backward(policy: Scorer, nodes: int) -> int:
