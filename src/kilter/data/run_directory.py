@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from kilter.data.staging import is_staging, make_directory, run_error, staged_file, sync
+from kilter.data.staging import delete_left_overs, is_staging, make_directory, run_error, staged_file, sync
 from kilter.errors import RunError
 
 CONFIG = "config.toml"
@@ -156,6 +156,11 @@ class RunDirectory:
             with run_error(path):
                 if path.exists() and path.stat().st_size > lengths.get(name, 0):
                     os.truncate(path, lengths.get(name, 0))
+
+    def delete_left_overs(self) -> None:
+        """Delete what a process that was killed has left half written."""
+        with run_error(self.path):
+            delete_left_overs(self.path)
 
     def close(self) -> None:
         """Close the metrics file; a later `append_metrics` opens it again."""

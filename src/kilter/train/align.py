@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from kilter.data.checkpoints import Checkpoint
 from kilter.data.reading import read_pairs
 from kilter.data.run_directory import RunDirectory
-from kilter.data.staging import staged, staged_file
+from kilter.data.staging import staged_file
 from kilter.errors import ConfigError
 from kilter.measure.pairs import Floats, ScoredPairs, score_pairs, summary
 from kilter.measure.statistics import paired_difference
@@ -48,6 +48,7 @@ from kilter.train.setup import (
 )
 from kilter.train.step import mean_loss
 from kilter.train.stops import Stop
+from kilter.train.writing import system_errors
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
         loss = _mean_loss(policy, reference, eval_pairs, scored[step], row, options, config)
         run.append_metrics({"step": step, "split": "eval", "loss": loss, **summary(scored[step])})
         if step == 0:
-            with staged_file(run.before) as path:
+            with staged_file(run.before) as path, system_errors():
                 save_file(scored[0].arrays(), path)
         return loss
 
@@ -155,7 +156,7 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
             before = ScoredPairs.from_arrays(load_file(run.before))
             after = scored.get(done.step if best is None else best.step) or score(Stop())
         table = [] if before is None or after is None else account(before, after)
-        with staged(run.model) as directory:
+        with keeper.result() as directory:
             save_model(directory, policy.model, tokenizer, _card(run, config, row, table))
     if table:
         console.print(_shown(table, len(eval_pairs)))

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kilter.data.checkpoints import Checkpoint, Checkpoints
 from kilter.data.run_directory import RunDirectory
+from kilter.data.staging import staged
 from kilter.errors import RunError
 from kilter.train.config import RunConfig
 from kilter.train.optimizer import Updater
+from kilter.train.writing import system_errors
 
 MODEL, TRAINING, PROGRESS = "model", "training.safetensors", "progress.json"
 _SEPARATOR = "/"
@@ -104,13 +106,21 @@ class Keeper:
         }
         with self.checkpoints.save(progress.step, size=size, pinned=self._pinned(progress)) as directory:
             self.save_weights(directory)
-            try:
+            with system_errors():
                 save_file(tensors, directory / TRAINING)
-            except SafetensorError as error:
-                raise OSError(str(error)) from error
             (directory / PROGRESS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         self.saved_step, self.saved_at = progress.step, time.monotonic()
         return path
+
+    @contextmanager
+    def result(self) -> Iterator[Path]:
+        """Yield an empty directory that becomes the run's model when the block succeeds."""
+        try:
+            with staged(self.run.model) as directory:
+                yield directory
+        except RunError as error:
+            account = self.checkpoints.account(error, f"the model in {self.run.model}", self.weights_size)
+            raise RunError(account) from error
 
     def restore(self, updater: Updater) -> Progress:
         """Where the run stands: at its beginning, or at the checkpoint it is taken up from.

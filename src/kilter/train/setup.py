@@ -12,7 +12,6 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from rich.console import Console
-from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kilter.data.reading import Dataset
@@ -25,6 +24,7 @@ from kilter.tokens.encoding import Encoder, Limits
 from kilter.train.config import RunConfig
 from kilter.train.memory import fitting_node_budget
 from kilter.train.resume import check_unchanged
+from kilter.train.writing import system_errors
 
 R = TypeVar("R", Pair, Demonstration)
 
@@ -77,6 +77,7 @@ def begin_run(run: RunDirectory, config: RunConfig, method: str, facts: Mapping[
     }
     if run.exists:
         check_unchanged(run, facts)
+        run.delete_left_overs()
         manifest = run.read_manifest()
         manifest = manifest | {"resumed": [*manifest.get("resumed", []), now]}
     else:
@@ -102,11 +103,8 @@ def save_model(
     directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, card: str | None = None
 ) -> None:
     """Write model, tokenizer and model card so that transformers alone loads them."""
-    with no_bar_for_a_directory(str(directory.parent)):
-        try:
-            model.save_pretrained(directory)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+    with no_bar_for_a_directory(str(directory.parent)), system_errors():
+        model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
     if card is not None:
         (directory / "README.md").write_text(card, encoding="utf-8")

@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerFast
 from kilter.data.checkpoints import Checkpoint
 from kilter.data.reading import read_demonstrations
 from kilter.data.records import Content, Demonstration
-from kilter.data.staging import staged
 from kilter.errors import ConfigError
 from kilter.model.fingerprint import model_fingerprint, template_fingerprint, tokenizer_fingerprint
 from kilter.model.loading import AUTOCAST, DTYPE, load_scorer, load_tokenizer, pick_device, restore_weights
@@ -106,7 +105,7 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
             facts=run.read_manifest(),
             results=table if ends else [],
         )
-        with staged(run.model) as directory:
+        with keeper.result() as directory:
             save_model(directory, policy.model, tokenizer, card)
     if ends:
         console.print(f"held-out cross-entropy, nats/token: {ends[0]:.4f} before, {ends[1]:.4f} after", highlight=False)
