@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from kilter.data.reading import read_pairs
 from kilter.data.run_directory import RunDirectory
-from kilter.data.staging import staged, staged_file
+from kilter.data.staging import staged_file
 from kilter.errors import ConfigError
 from kilter.measure.pairs import Floats, ScoredPairs, score_pairs, summary
 from kilter.measure.samples import NGRAM, SampleEvaluation, sample_evaluation
@@ -35,6 +35,7 @@ from kilter.train.setup import begin_run, make_encoder, read_examples, seed_ever
 from kilter.train.step import mean_loss
 from kilter.train.stops import Stop
 from kilter.train.weights import load_policy, load_reference, restore_weights, save_result, save_weights, weights_size
+from kilter.train.writing import system_errors
 
 UNITS = "Log-ratios are to the reference; KL is exact, over the whole vocabulary; both are in nats."
 
@@ -131,7 +132,7 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
             found |= sampled[step].summary()
         run.append_metrics(found)
         if step == 0:
-            with staged_file(run.before) as path:
+            with staged_file(run.before) as path, system_errors():
                 save_file(scored[0].arrays(), path)
         return loss
 
@@ -156,8 +157,8 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
     )
     with run:
         done = fit(task, config, keeper, console, learning_rate=config.learning_rate)
-        best = keeper.best(done) if keeper.keeps_best else None
-        if best is not None and best.step != done.step:
+        best = keeper.best(done, lambda text: console.print(f"warning: {text}", soft_wrap=True))
+        if best is not None:
             restore_weights(policy, best.path)
             console.print(f"the best evaluation was that of step {best.step}: its model is the result", highlight=False)
         before = after = None
@@ -170,7 +171,7 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
         if prompts:
             note = said_of_samples(sampled.get(step) or sample(Stop()))
         card = _card(run, config, row, table, note)
-        with staged(run.model) as directory:
+        with keeper.result() as directory:
             save_result(directory, policy, tokenizer, config.model, card, merged=config.merge)
     if table:
         console.print(_shown(table, len(eval_pairs)))

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kilter.data.checkpoints import Checkpoint, Checkpoints
+from kilter.data.checkpoints import Checkpoint, Checkpoints, fault_of
 from kilter.data.run_directory import RunDirectory
+from kilter.data.staging import staged
 from kilter.errors import RunError
 from kilter.train.config import RunConfig
 from kilter.train.optimizer import Updater
+from kilter.train.writing import system_errors
 
 TRAINING, PROGRESS = "training.safetensors", "progress.json"
 _SEPARATOR = "/"
@@ -104,13 +106,21 @@ class Keeper:
         }
         with self.checkpoints.save(progress.step, size=size, pinned=self._pinned(progress)) as directory:
             self.save_weights(directory)
-            try:
+            with system_errors():
                 save_file(_apart(tensors), directory / TRAINING)
-            except SafetensorError as error:
-                raise OSError(str(error)) from error
             (directory / PROGRESS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         self.saved_step, self.saved_at = progress.step, time.monotonic()
         return path
+
+    @contextmanager
+    def result(self) -> Iterator[Path]:
+        """Yield an empty directory that becomes the run's model when the block succeeds."""
+        try:
+            with staged(self.run.model) as directory:
+                yield directory
+        except RunError as error:
+            account = self.checkpoints.account(error, f"the model in {self.run.model}", self.weights_size)
+            raise RunError(account) from error
 
     def restore(self, updater: Updater) -> Progress:
         """Where the run stands: at its beginning, or at the checkpoint it is taken up from.
@@ -132,10 +142,19 @@ class Keeper:
         self.run.cut_back(facts["lengths"])
         return Progress(**facts["progress"])
 
-    def best(self, progress: Progress) -> Checkpoint | None:
-        """The checkpoint of the best evaluation, where one was kept."""
-        found = (c for c in self.checkpoints if c.step == progress.best_step)
-        return next(found, None)
+    def best(self, progress: Progress, warn: Callable[[str], None]) -> Checkpoint | None:
+        """The checkpoint of the best evaluation, where one is to be kept and that was not the last.
+
+        Where it is not whole, `warn` is told, and it is None.
+        """
+        if not self.keeps_best or progress.best_step in (None, progress.step):
+            return None
+        checkpoint = Checkpoint(self.checkpoints.at(progress.best_step), progress.best_step)
+        fault = fault_of(checkpoint)
+        if fault is None:
+            return checkpoint
+        warn(f"{checkpoint.path}, of the best evaluation, is not whole: {fault}; the last model is the result")
+        return None
 
     def _pinned(self, progress: Progress) -> set[int]:
         """The best of each checkpoint that will be left: a run taken up from it may end there."""

@@ -75,6 +75,7 @@ def begin_run(run: RunDirectory, config: RunConfig, method: str, facts: Mapping[
     }
     if config.resume is not None and run.exists:
         check_unchanged(run, facts)
+        run.delete_left_overs()
         manifest = run.read_manifest()
         manifest = manifest | {"resumed": [*manifest.get("resumed", []), now]}
     else:

@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerFast
 from kilter.data.checkpoints import Checkpoint
 from kilter.data.reading import read_demonstrations
 from kilter.data.records import Content, Demonstration
-from kilter.data.staging import staged
 from kilter.errors import ConfigError
 from kilter.model.fingerprint import model_fingerprint, template_fingerprint, tokenizer_fingerprint
 from kilter.model.loading import AUTOCAST, DTYPE, load_tokenizer, pick_device
@@ -85,8 +84,8 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
     rate = config.learning_rate or (LEARNING_RATE if config.model else LEARNING_RATE_FROM_SCRATCH)
     with run:
         done = fit(task, config, keeper, console, learning_rate=rate)
-        best = keeper.best(done) if keeper.keeps_best else None
-        if best is not None and best.step != done.step:
+        best = keeper.best(done, lambda text: console.print(f"warning: {text}", soft_wrap=True))
+        if best is not None:
             restore_weights(policy, best.path)
             console.print(f"the best evaluation was that of step {best.step}: its model is the result", highlight=False)
         losses = {row["step"]: float(str(row["loss"])) for row in run.read_metrics() if row.get("split") == "eval"}
@@ -99,7 +98,7 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
             facts=run.read_manifest(),
             results=table if ends else [],
         )
-        with staged(run.model) as directory:
+        with keeper.result() as directory:
             save_result(directory, policy, tokenizer, config.model or "", card, merged=config.merge)
     if ends:
         console.print(f"held-out cross-entropy, nats/token: {ends[0]:.4f} before, {ends[1]:.4f} after", highlight=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kilter.data.checkpoints import Checkpoint
@@ -29,6 +28,7 @@ from kilter.model.loading import (
 )
 from kilter.model.scorer import Scorer
 from kilter.train.config import AlignConfig, RunConfig
+from kilter.train.writing import system_errors
 
 MODEL, ADAPTER = "model", "adapter"
 
@@ -129,16 +129,11 @@ def weights_size(policy: Scorer) -> int:
 
 
 def _save_adapter(directory: Path, model: PreTrainedModel, name: str) -> None:
-    try:
+    with system_errors():
         save_adapter(model, directory, adapter_base_of(name) or name)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
 
 
 def _save_model(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    with no_bar_for_a_directory(str(directory.parent)):
-        try:
-            model.save_pretrained(directory)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+    with no_bar_for_a_directory(str(directory.parent)), system_errors():
+        model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
