@@ -129,7 +129,7 @@ def go_on(run: RunDirectory, checkpoints: Checkpoints, told: Told, *, keep: int,
 
 
 def check_every_crash(
-    recording: Recording, tmp_path: Path, *, keep: int, pinned: Collection[int], seeds: int = 4
+    recording: Recording, tmp_path: Path, *, keep: int, pinned: Collection[int], seeds: int = 2
 ) -> int:
     """Crash before, between and after the operations; returns how many different disks that left."""
     (tmp_path / "disks").mkdir()
@@ -209,6 +209,21 @@ def test_no_loss_of_power_loses_what_a_run_saved_that_was_killed_and_taken_up(ke
             assert RunDirectory(place / RUN).read_manifest() == {"seed": 1}
             shutil.rmtree(place)
         shutil.rmtree(root)
+
+
+def test_no_crash_while_a_run_is_replaced_keeps_another_from_replacing_it(tmp_path):
+    root = tmp_path / "recorded"
+    record(root, keep=1, pinned=())
+    with recorded(root) as recording:
+        RunDirectory.create(root / RUN, overwrite=True)
+    disk = deepcopy(recording.start)
+    for number, operation in enumerate(recording.operations):
+        disk.do(operation)
+        for crash, (what, image) in enumerate(disk.images(range(4))):
+            place = tmp_path / f"{number}-{crash}"
+            lay_out(image, place)
+            run = RunDirectory.create(place / RUN, overwrite=True)
+            assert list(run.path.iterdir()) == [], (what, operation)
 
 
 # The checks have teeth: take one safeguard away, and they find what is lost by it.

@@ -16,6 +16,7 @@ from kilter.errors import ConfigError, RunError, StoppedError
 from kilter.train import checkpoint, loop
 from kilter.train.align import align
 from kilter.train.batches import shuffled_stream
+from kilter.train.checkpoint import Keeper
 from kilter.train.config import AlignConfig, SftConfig
 from kilter.train.optimizer import Updater
 from kilter.train.sft import sft
@@ -246,6 +247,34 @@ def test_the_best_model_is_the_result_and_waiting_ends(start, pairs_file, tmp_pa
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     reported = next(row for row in rows if row["step"] == best and row.get("split") == "eval")
     assert aligned.after.gap_P.mean() == pytest.approx(reported["gap"], rel=1e-6)
+
+
+def test_where_the_best_model_is_damaged_the_last_is_the_result_and_that_is_said(
+    start, pairs_file, tmp_path, monkeypatch
+):
+    """A flipped bit in its weights would load without complaint."""
+    given = {"learning_rate": 0.3, "schedule": "constant", "warmup": 0.0, "max_steps": 8, "keep": 1, "eval_every": 1}
+    real = Keeper.best
+
+    def damaged(keeper, progress, warn):
+        assert progress.best_step < progress.step
+        path = keeper.checkpoints.at(progress.best_step) / "model" / "model.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        return real(keeper, progress, warn)
+
+    run("ipo", start, pairs_file, tmp_path / "last", **given)
+    monkeypatch.setattr(Keeper, "best", damaged)
+    console = quiet()
+    run("ipo", start, pairs_file, tmp_path / "run", console, keep_best=True, **given)
+    assert re.search(
+        r"warning: .*step-00000\d, of the best evaluation, is not whole: model/model.safetensors is not what was "
+        r"written .*; the last model is the result",
+        console.file.getvalue(),
+    )
+    ours, theirs = weights(tmp_path / "run" / "model"), weights(tmp_path / "last" / "model")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_every_checkpoint_names_the_reference(start, pairs_file, tmp_path):

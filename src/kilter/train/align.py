@@ -147,8 +147,8 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
     )
     with run:
         done = fit(task, config, keeper, console, learning_rate=config.learning_rate)
-        best = keeper.best(done) if keeper.keeps_best else None
-        if best is not None and best.step != done.step:
+        best = keeper.best(done, lambda text: console.print(f"warning: {text}", soft_wrap=True))
+        if best is not None:
             restore_weights(policy, best.path / MODEL)
             console.print(f"the best evaluation was that of step {best.step}: its model is the result", highlight=False)
         before = after = None

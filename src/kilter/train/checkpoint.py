@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kilter.data.checkpoints import Checkpoint, Checkpoints
+from kilter.data.checkpoints import Checkpoint, Checkpoints, fault_of
 from kilter.data.run_directory import RunDirectory
 from kilter.data.staging import staged
 from kilter.errors import RunError
@@ -142,10 +142,19 @@ class Keeper:
         self.run.cut_back(facts["lengths"])
         return Progress(**facts["progress"])
 
-    def best(self, progress: Progress) -> Checkpoint | None:
-        """The checkpoint of the best evaluation, where one was kept."""
-        found = (c for c in self.checkpoints if c.step == progress.best_step)
-        return next(found, None)
+    def best(self, progress: Progress, warn: Callable[[str], None]) -> Checkpoint | None:
+        """The checkpoint of the best evaluation, where one is to be kept and that was not the last.
+
+        Where it is not whole, `warn` is told, and it is None.
+        """
+        if not self.keeps_best or progress.best_step in (None, progress.step):
+            return None
+        checkpoint = Checkpoint(self.checkpoints.at(progress.best_step), progress.best_step)
+        fault = fault_of(checkpoint)
+        if fault is None:
+            return checkpoint
+        warn(f"{checkpoint.path}, of the best evaluation, is not whole: {fault}; the last model is the result")
+        return None
 
     def _pinned(self, progress: Progress) -> set[int]:
         """The best of each checkpoint that will be left: a run taken up from it may end there."""

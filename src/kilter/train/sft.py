@@ -91,8 +91,8 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
     rate = config.learning_rate or (LEARNING_RATE if config.model else LEARNING_RATE_FROM_SCRATCH)
     with run:
         done = fit(task, config, keeper, console, learning_rate=rate)
-        best = keeper.best(done) if keeper.keeps_best else None
-        if best is not None and best.step != done.step:
+        best = keeper.best(done, lambda text: console.print(f"warning: {text}", soft_wrap=True))
+        if best is not None:
             restore_weights(policy, best.path / MODEL)
             console.print(f"the best evaluation was that of step {best.step}: its model is the result", highlight=False)
         losses = {row["step"]: float(str(row["loss"])) for row in run.read_metrics() if row.get("split") == "eval"}
