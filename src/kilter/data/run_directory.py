@@ -201,14 +201,12 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
 
 
 def _delete_run(path: Path) -> None:
-    for entry in path.iterdir():
+    # The manifest goes last: a deletion that is cut short can be taken up again.
+    for entry in sorted(path.iterdir(), key=lambda entry: entry.name == MANIFEST):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        elif entry.name != MANIFEST:
+        else:
             entry.unlink()
-    # The manifest goes last: a deletion that is cut short can be taken up again.
-    sync(path)
-    (path / MANIFEST).unlink(missing_ok=True)
 
 
 def _write_whole(path: Path, text: str) -> None:
