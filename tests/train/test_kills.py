@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from kilter.data.checkpoints import Checkpoints, fault_of
+from kilter.data.run_directory import RunDirectory
 from kilter.model.loading import load_tokenizer
 from kilter.train.writing import system_errors
 from train.processes import Around, counting_operations, full_disk, killed_at_operation, kilter
@@ -30,11 +31,12 @@ from train.runs import assert_same_run
 def arguments(start: Path, pairs: Path, out: Path, **changes: object) -> list[str]:
     """Of one command that begins a run, or goes on with it."""
     settings = {
-        "model": start, "data": pairs, "resume": out, "holdout": 16, "learning_rate": 1e-3, "batch_size": 8,
-        "max_steps": 60, "save_every": 3, "keep": 1, "eval_every": 10, "gradient_noise": 1e-3,
+        "model": start, "data": pairs, "resume": out, "holdout": 16, "learning_rate": 0.1, "batch_size": 8,
+        "objective": "ipo", "schedule": "constant", "max_steps": 60, "save_every": 3, "keep": 1, "eval_every": 4,
+        "gradient_noise": 1e-3,
     }  # fmt: skip
     flags = ([f"--{name.replace('_', '-')}", str(value)] for name, value in (settings | changes).items())
-    return ["align", *itertools.chain(*flags)]
+    return ["align", "--keep-best", *itertools.chain(*flags)]
 
 
 def finish(command: list[str], said: Path, around: Around = nullcontext) -> float:
@@ -53,11 +55,13 @@ def assert_all_whole(out: Path) -> None:
 
 def kill_again_and_again(kills: int, steps: int, start: Path, pairs: Path, tmp_path: Path) -> None:
     """As many kills at random moments, over as many runs as that takes."""
-    command = arguments(start, pairs, tmp_path / "whole", max_steps=steps)
+    command = arguments(start, pairs, out := tmp_path / "whole", max_steps=steps)
     finish(command, tmp_path / "said")
-    (tmp_path / "whole").rename(tmp_path / "first")
+    out.rename(tmp_path / "first")
     length = finish(command, tmp_path / "said")
     assert_same_run(tmp_path / "first", tmp_path / "whole")
+    losses = {row["step"]: row["loss"] for row in RunDirectory(out).read_metrics() if row.get("split") == "eval"}
+    assert 0 < min(losses, key=losses.get) < steps
     draw, killed, runs = random.Random(0), 0, 0
     while killed < kills:
         out = tmp_path / f"run-{runs}"

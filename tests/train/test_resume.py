@@ -1,5 +1,7 @@
 """A run that was stopped and taken up again is, to the last bit, the run that never stopped."""
 
+import errno
+import io
 import json
 import os
 import re
@@ -247,6 +249,33 @@ def test_the_best_model_is_the_result_and_waiting_ends(start, pairs_file, tmp_pa
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     reported = next(row for row in rows if row["step"] == best and row.get("split") == "eval")
     assert aligned.after.gap_P.mean() == pytest.approx(reported["gap"], rel=1e-6)
+
+
+def test_metrics_that_cannot_be_written_end_a_run_that_can_be_taken_up(start, pairs_file, tmp_path, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, line):
+            if '"step": 4' in line:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+                return file.write(line)
+
+    run("dpo", start, pairs_file, tmp_path / "whole")
+    real = RunDirectory.append_metrics
+
+    def append(self, row):
+        self._metrics = Full()
+        real(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "append_metrics", append)
+        with pytest.raises(
+            RunError,
+            match=r"^cannot save metrics in .*/run: No space left on device; there is [\d.]+ [kMGT]B free; "
+            r"step-000002 is whole; make room or mend the disk, and take the run up again with --resume$",
+        ):
+            run("dpo", start, pairs_file, tmp_path / "run", save_every="2")
+    resume(tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 def test_where_the_best_model_is_damaged_the_last_is_the_result_and_that_is_said(

@@ -112,6 +112,13 @@ class Keeper:
         self.saved_step, self.saved_at = progress.step, time.monotonic()
         return path
 
+    def append_metrics(self, row: Mapping[str, object]) -> None:
+        """Add a row to the run's metrics; where that fails, the error says what there is to go on from."""
+        try:
+            self.run.append_metrics(row)
+        except RunError as error:
+            raise RunError(self.checkpoints.account(error, f"metrics in {self.run.path}", 0)) from error
+
     @contextmanager
     def result(self) -> Iterator[Path]:
         """Yield an empty directory that becomes the run's model when the block succeeds."""
