@@ -43,11 +43,13 @@ _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 class RunDirectory:
     """The directory of one run; closing it closes the metrics file.
 
-    Making one touches nothing on disk: `create` begins a new run, `RunDirectory(path)` opens one that exists.
+    Making one touches nothing on disk: `create` begins a new run, `RunDirectory(path)` opens one that exists. Of
+    several processes that make one run, those that do not `write` leave its growing files to the one that does.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], *, write: bool = True) -> None:
         self.path = Path(path)
+        self.write = write
         self._metrics: IO[str] | None = None
 
     @classmethod
@@ -111,6 +113,8 @@ class RunDirectory:
         `read_metrics` gives them back as numbers. A row is flat: its values are numbers, strings, truth values
         or None.
         """
+        if not self.write:
+            return
         plain = {name: _plain(value) for name, value in row.items()}
         line = json.dumps(plain, allow_nan=False) + "\n"
         with run_error(self.path / METRICS):
@@ -149,6 +153,8 @@ class RunDirectory:
     def cut_back(self, lengths: Mapping[str, int]) -> None:
         """Take growing files back to the lengths they had: what came after will be written again."""
         self.close()
+        if not self.write:
+            return
         for name in (METRICS, SAMPLES):
             path = self.path / name
             with run_error(path):

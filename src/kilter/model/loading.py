@@ -15,6 +15,7 @@ from transformers.utils import logging
 from kilter.errors import ConfigError, ModelError
 from kilter.model.proof import ensure_proven
 from kilter.model.scorer import Scorer
+from kilter.model.workers import load_state
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -97,7 +98,7 @@ def copy_of(scorer: Scorer) -> Scorer:
 def restore_weights(scorer: Scorer, directory: Path) -> None:
     """Give a scorer's model the weights saved in a directory."""
     saved = load_model(str(directory), scorer.device, scorer.model.dtype)
-    scorer.model.load_state_dict(saved.state_dict())
+    load_state(scorer.model, saved.state_dict())
 
 
 def pick_device(name: str) -> torch.device:

@@ -14,14 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from kilter.data.checkpoints import Checkpoint, Checkpoints
 from kilter.data.run_directory import RunDirectory
 from kilter.errors import RunError
+from kilter.model.workers import ALONE, Workers
 from kilter.train.config import RunConfig
 from kilter.train.optimizer import Updater
 
@@ -54,8 +56,8 @@ class Progress:
 class Keeper:
     """Saves a run's state when that is due, and gives it back.
 
-    `save_weights` writes the weights into a directory, `reference` is the reference's fingerprint (None without one),
-    and `weights_size` how many bytes the weights take.
+    `save_weights` writes the weights of `model` into a directory, given its whole state where it is sharded;
+    `weights_size` is how many bytes they take, and `reference` the reference's fingerprint (None without one).
     """
 
     def __init__(
@@ -64,14 +66,16 @@ class Keeper:
         config: RunConfig,
         method: str,
         *,
-        save_weights: Callable[[Path], None],
+        model: nn.Module,
+        save_weights: Callable[[Path, Mapping[str, Tensor] | None], None],
         weights_size: int,
         reference: str | None,
         begin: Checkpoint | None = None,
+        workers: Workers = ALONE,
     ) -> None:
         self.run, self.config, self.method = run, config, method
         self.save_weights, self.weights_size, self.reference = save_weights, weights_size, reference
-        self.begin = begin
+        self.model, self.begin, self.workers = model, begin, workers
         self.checkpoints = Checkpoints(run.checkpoints, keep=config.keep)
         self.saved_step = 0 if begin is None else begin.step
         self.saved_at = time.monotonic()
@@ -81,19 +85,35 @@ class Keeper:
         return self.config.keep_best or self.config.patience is not None
 
     def due(self, progress: Progress) -> bool:
-        """Whether it is time for a checkpoint."""
+        """Together: whether it is time for a checkpoint."""
         if progress.step == self.saved_step:
             return False
         if self.config.save_steps is not None:
             return progress.step % self.config.save_steps == 0
-        return self.config.save_seconds is not None and time.monotonic() - self.saved_at >= self.config.save_seconds
+        if self.config.save_seconds is None:
+            return False
+        return bool(self.workers.of_main(time.monotonic() - self.saved_at >= self.config.save_seconds))
 
     def save(self, progress: Progress, updater: Updater) -> Path:
-        """Save a checkpoint, if there is none of this step yet; returns where it is."""
+        """Together: save a checkpoint, if there is none of this step yet; returns where it is."""
         path = self.checkpoints.at(progress.step)
-        if progress.step == self.saved_step and path.is_dir():
+        if progress.step == self.saved_step and self.workers.of_main(path.is_dir()):
             return path
-        tensors, numbers = flattened({"optimizer": updater.state(), "random": random_state()})
+        random = {
+            kind: dict(enumerate(self.workers.gather(state))) for kind, state in random_state().items()
+        }
+        flat = flattened({"optimizer": updater.state(), "random": random})
+        self.workers.on_main(self._write, progress, *flat, self.workers.whole_state(self.model))
+        self.saved_step, self.saved_at = progress.step, time.monotonic()
+        return path
+
+    def _write(
+        self,
+        progress: Progress,
+        tensors: dict[str, Tensor],
+        numbers: dict[str, Any],
+        weights: Mapping[str, Tensor] | None,
+    ) -> None:
         size = self.weights_size + sum(t.numel() * t.element_size() for t in tensors.values())
         facts = {
             "progress": asdict(progress),
@@ -102,14 +122,12 @@ class Keeper:
             "numbers": numbers,
         }
         with self.checkpoints.save(progress.step, size=size, pinned=self._pinned(progress)) as directory:
-            self.save_weights(directory)
+            self.save_weights(directory, weights)
             try:
                 save_file(tensors, directory / TRAINING)
             except SafetensorError as error:
                 raise OSError(str(error)) from error
             (directory / PROGRESS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        self.saved_step, self.saved_at = progress.step, time.monotonic()
-        return path
 
     def restore(self, updater: Updater) -> Progress:
         """Where the run stands: at its beginning, or at the checkpoint it is taken up from.
@@ -118,6 +136,7 @@ class Keeper:
         """
         if self.begin is None:
             self.run.cut_back({})
+            set_random_state({}, self.workers, self.config.seed)
             return Progress()
         facts = read_facts(self.begin)
         if facts["reference_sha256"] != self.reference:
@@ -127,7 +146,7 @@ class Keeper:
             )
         state = unflattened(load_file(self.begin.path / TRAINING), facts["numbers"])
         updater.load_state(state.get("optimizer", {}))
-        set_random_state(state["random"])
+        set_random_state(state["random"], self.workers, self.config.seed, self.begin.step)
         self.run.cut_back(facts["lengths"])
         return Progress(**facts["progress"])
 
@@ -154,17 +173,23 @@ def read_facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def random_state() -> dict[str, Tensor]:
-    """The states of PyTorch's generators, as tensors of bytes."""
+    """The states of PyTorch's generators on this worker, as tensors of bytes."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def set_random_state(state: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+def set_random_state(state: Mapping[str, Mapping[str, Tensor]], workers: Workers, seed: int, step: int = 0) -> None:
+    """Take up this worker's states; a worker beyond those that were saved begins a stream of its own."""
+    name = str(workers.rank)
+    if name not in state.get("cpu", {}):
+        if not workers.is_main:
+            torch.manual_seed(int(np.random.SeedSequence([seed, workers.rank, step]).generate_state(1)[0]))
+        return
+    torch.set_rng_state(state["cpu"][name])
+    if name in state.get("cuda", {}) and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"][name])
 
 
 def flattened(nested: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -13,14 +13,17 @@ from typing import Any, Generic, TypeVar
 import torch
 from rich.console import Console
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kilter.data.reading import Dataset
 from kilter.data.records import Demonstration, Pair
 from kilter.data.run_directory import RunDirectory
+from kilter.data.staging import staged
 from kilter.errors import ConfigError
 from kilter.model.loading import longest_sequence, no_bar_for_a_directory
 from kilter.model.scorer import Scorer
+from kilter.model.workers import ALONE, Workers
 from kilter.tokens.encoding import Encoder, Limits
 from kilter.train.config import RunConfig
 from kilter.train.memory import fitting_node_budget
@@ -67,8 +70,15 @@ def _account(data: Dataset[Any]) -> dict[str, Any]:
     return {"path": str(data.path), "sha256": data.sha256, "format": data.format, "bad_rows": len(data.bad_rows)}
 
 
-def begin_run(run: RunDirectory, config: RunConfig, method: str, facts: Mapping[str, Any]) -> None:
-    """Write down what the run is, or, where it is taken up again, that it was, after checking that it is the same."""
+def begin_run(
+    run: RunDirectory, config: RunConfig, method: str, facts: Mapping[str, Any], workers: Workers = ALONE
+) -> None:
+    """Together: write down what the run is, or, where it is taken up again, that it was, once it is found the same."""
+    workers.meet()  # all have looked at the directory as it was
+    workers.on_main(_write_down, run, config, method, facts | {"workers": workers.count})
+
+
+def _write_down(run: RunDirectory, config: RunConfig, method: str, facts: Mapping[str, Any]) -> None:
     packages = ("kilter", "torch", "transformers", "tokenizers", "numpy")
     now = {
         "command": sys.argv,
@@ -89,27 +99,45 @@ def begin_run(run: RunDirectory, config: RunConfig, method: str, facts: Mapping[
 C = TypeVar("C", bound=RunConfig)
 
 
-def with_node_limit(config: C, policy: Scorer, console: Console) -> C:
+def with_node_limit(config: C, policy: Scorer, console: Console, workers: Workers = ALONE) -> C:
     """The settings with a number for the node budget: where it is `auto`, as many nodes as there is memory for."""
     if config.node_budget != "auto":
         return config
-    budget = fitting_node_budget(policy)
+    budget = -workers.largest(-fitting_node_budget(policy))
     console.print(f"node budget: {budget:,}", highlight=False)
     return config.model_copy(update={"node_budget": budget})
 
 
 def save_model(
-    directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, card: str | None = None
+    directory: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    card: str | None = None,
+    *,
+    state: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write model, tokenizer and model card so that transformers alone loads them."""
+    """Write model, tokenizer and model card so that transformers alone loads them; `state` is that of a sharded one."""
     with no_bar_for_a_directory(str(directory.parent)):
         try:
-            model.save_pretrained(directory)
+            model.save_pretrained(directory, state_dict=state)
         except SafetensorError as error:
             raise OSError(str(error)) from error
         tokenizer.save_pretrained(directory)
     if card is not None:
         (directory / "README.md").write_text(card, encoding="utf-8")
+
+
+def save_result(
+    run: RunDirectory, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, card: str, workers: Workers = ALONE
+) -> None:
+    """Together: write the result of the run, there whole or not at all."""
+    state = workers.whole_state(model)
+
+    def write() -> None:
+        with staged(run.model) as directory:
+            save_model(directory, model, tokenizer, card, state=state)
+
+    workers.on_main(write)
 
 
 def weights_size(model: PreTrainedModel) -> int:
