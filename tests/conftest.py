@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -168,3 +169,19 @@ def tiny_model() -> Callable[..., PreTrainedModel]:
         return model
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs whose chosen answer is always the happy one."""
+    from train.runs import write_pairs
+
+    return write_pairs(tmp_path_factory.mktemp("data") / "pairs.jsonl")
+
+
+@pytest.fixture(scope="session")
+def start(pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model that has seen them."""
+    from train.runs import make_start
+
+    return make_start(pairs_file, tmp_path_factory.mktemp("runs") / "sft")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 
@@ -22,9 +23,12 @@ def share_casts(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def keep_weights_cast(model: nn.Module, dtype: torch.dtype, head: nn.Module | None) -> None:
-    """Keep the linear weights of a frozen model in the type of the products; not the head's, which may be tied."""
+    """Keep the linear weights of a frozen model in the type of the products; not the head's, which may be tied, nor
+    those that an adapter takes norms of (DoRA)."""
+    normed = [module for module in model.modules() if isinstance(module, LoraLayer) and module.lora_variant]
+    spared = {part for module in (head, *normed) if isinstance(module, nn.Module) for part in module.modules()}
     for module in model.modules():
-        if type(module) is nn.Linear and module is not head:
+        if type(module) is nn.Linear and module not in spared:
             module.to(dtype)
 
 

@@ -18,11 +18,13 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from kilter.model import attention
+from kilter.model.low_rank import AdaptedLinear, LowRank, adapted_linear
 from kilter.model.prepared import PreparedTree
 
 
 def serves(model: PreTrainedModel) -> bool:
-    """Whether a Llama-like model is on a CPU and its layers are what they were built as: not wrapped, not hooked."""
+    """Whether a Llama-like model is on a CPU and its layers are what they were built as, save for plain adapters: not
+    otherwise wrapped, not hooked."""
     config, backbone = model.config, model.base_model
     embedding: Any = backbone.embed_tokens
     return (
@@ -31,7 +33,7 @@ def serves(model: PreTrainedModel) -> bool:
         and config.hidden_act in ("silu", "swish")
         and not (model.training and config.attention_dropout)
         and not model.is_activation_checkpointing
-        and all(type(linear) is nn.Linear for linear in _linears(backbone))
+        and all(adapted_linear(linear) is not None for linear in _linears(backbone))
         and not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.layers.modules())  # type: ignore[union-attr]
     )
 
@@ -85,19 +87,43 @@ def _window(mixer: Any) -> int | None:
     return window
 
 
-def _norm_linear(x: Tensor, norm: Any, linears: tuple[nn.Linear, ...], type_: torch.dtype) -> tuple[Tensor, ...]:
+def _norm_linear(x: Tensor, norm: Any, linears: tuple[nn.Module, ...], type_: torch.dtype) -> tuple[Tensor, ...]:
     """x itself, to be passed on as the residual, and linear layers of its RMS norm."""
-    weights, biases = [linear.weight for linear in linears], [linear.bias for linear in linears]
-    result: tuple[Tensor, ...] = _NormLinear.apply(  # type: ignore[no-untyped-call]
-        x, norm.weight, norm.variance_epsilon, type_, *weights, *biases
+    parts = [_parts(linear) for linear in linears]
+    downs = [part.low_rank.down for part in parts if part.low_rank is not None]
+    weights, biases = [part.base.weight for part in parts], [part.base.bias for part in parts]
+    x, *outs = _NormLinear.apply(  # type: ignore[no-untyped-call]
+        x, norm.weight, norm.variance_epsilon, type_, *weights, *downs, *biases, *[None] * len(downs)
     )
-    return result
+    lows = iter(outs[len(parts) :])
+    adapted = (
+        out if part.low_rank is None else _add_up(out, next(lows), part.low_rank)
+        for out, part in zip(outs[: len(parts)], parts, strict=True)
+    )
+    return x, *adapted
 
 
-def _add_linear(x: Tensor, given: Tensor, gate: Tensor | None, linear: nn.Linear, type_: torch.dtype) -> Tensor:
+def _add_linear(x: Tensor, given: Tensor, gate: Tensor | None, linear: nn.Module, type_: torch.dtype) -> Tensor:
     """x + a linear layer of `given`, or of silu(gate) * given."""
-    result: Tensor = _AddLinear.apply(x, given, gate, linear.weight, linear.bias, type_)  # type: ignore[no-untyped-call]
+    base, low_rank = _parts(linear)
+    down = None if low_rank is None else low_rank.down
+    out, low = _AddLinear.apply(x, given, gate, base.weight, base.bias, down, type_)  # type: ignore[no-untyped-call]
+    result: Tensor = out if low_rank is None else _add_up(out, low, low_rank)
     return result
+
+
+def _parts(linear: nn.Module) -> AdaptedLinear:
+    parts = adapted_linear(linear)
+    assert parts is not None  # see `serves`
+    return parts
+
+
+def _add_up(out: Tensor, low: Tensor, low_rank: LowRank) -> Tensor:
+    """What an adapter adds to the output of its layer, in place, given the product with its first matrix."""
+    up = low_rank.up.to(low.dtype)
+    if out.dtype == low.dtype:
+        return out.addmm_(low, up.T, alpha=low_rank.scale)
+    return out.add_(low @ up.T, alpha=low_rank.scale)
 
 
 class _NormLinear(torch.autograd.Function):
@@ -139,7 +165,7 @@ class _NormLinear(torch.autograd.Function):
                 grad_normed.addmm_(gradient, weight)
             grad_normed = grad_normed.to(x.dtype)
             slope = grad_normed * unit
-            grad_scale = slope.sum(0)
+            grad_scale = slope.sum(0) if needs[1] else None
             along = torch.mv(slope, scale).div_(-x.shape[-1])
             grad_unit = grad_normed.mul_(scale).addcmul_(unit, along[:, None])
             grad_x = torch.addcmul(residual, grad_unit, inverse)
@@ -147,7 +173,8 @@ class _NormLinear(torch.autograd.Function):
 
 
 class _AddLinear(torch.autograd.Function):
-    """x + linear(h), where h is `given`, or silu(gate) * given (Shazeer 2020, arXiv 2002.05202), formed again."""
+    """x + linear(h), where h is `given`, or silu(gate) * given (Shazeer 2020, arXiv 2002.05202), formed again; and
+    h @ down.T, where there is a `down`."""
 
     @staticmethod
     def forward(
@@ -157,32 +184,41 @@ class _AddLinear(torch.autograd.Function):
         gate: Tensor | None,
         weight: Tensor,
         bias: Tensor | None,
+        down: Tensor | None,
         type_: torch.dtype,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         weight = _cast(weight, type_)
         opened = None if gate is None else nn.functional.silu(gate)
         hidden = (given if opened is None else opened * given).to(type_)
-        ctx.save_for_backward(given, gate, opened, weight)
-        if x.dtype == type_:
-            out = torch.addmm(x, hidden, weight.T)
-            return out if bias is None else out.add_(bias)
-        return x + _linear(hidden, weight, bias)
+        needs_hidden = ctx.needs_input_grad[3] or ctx.needs_input_grad[5]
+        down = None if down is None else _cast(down, type_)
+        ctx.save_for_backward(given if needs_hidden or gate is not None else None, gate, opened, weight, down)
+        low = None if down is None else hidden @ down.T
+        if x.dtype != type_:
+            return x + _linear(hidden, weight, bias), low
+        out = torch.addmm(x, hidden, weight.T)
+        return out if bias is None else out.add_(bias), low
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        given, gate, opened, weight = ctx.saved_tensors
-        _, _, _, needs_weight, needs_bias, _ = ctx.needs_input_grad
+    def backward(ctx: Any, gradient: Tensor, grad_low: Tensor | None) -> tuple[Tensor | None, ...]:
+        given, gate, opened, weight, down = ctx.saved_tensors
+        _, _, _, needs_weight, needs_bias, needs_down, _ = ctx.needs_input_grad
         inner = gradient.to(weight.dtype)
-        grad_weight = None
-        if needs_weight:
-            grad_weight = inner.T @ (given if opened is None else opened * given).to(weight.dtype)
+        grad_weight = grad_down = None
+        if needs_weight or needs_down:
+            hidden = (given if opened is None else opened * given).to(weight.dtype)
+            grad_weight = inner.T @ hidden if needs_weight else None
+            grad_down = grad_low.T @ hidden if needs_down and grad_low is not None else None
+            del hidden
         grad_bias = gradient.sum(0) if needs_bias else None
         grad_given, grad_gate = torch.mm(inner, weight), None
+        if grad_low is not None and down is not None:
+            grad_given.addmm_(grad_low, down)
         if opened is not None:
             grad_gate = torch.ops.aten.silu_backward(grad_given * given, gate)
             grad_given.mul_(opened)
-        return gradient, grad_given, grad_gate, grad_weight, grad_bias, None
+        return gradient, grad_given, grad_gate, grad_weight, grad_bias, grad_down, None
 
 
 class _Rotate(torch.autograd.Function):

@@ -3,49 +3,92 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from kilter.errors import ConfigError, ModelError
+from kilter.model.adapter import CONFIG_FILE, adapter_config, has_adapter, load_adapter
 from kilter.model.proof import ensure_proven
 from kilter.model.scorer import Scorer
 from kilter.model.workers import load_state
 
 Precision = Literal["float32", "bfloat16"]
+Quantise = Literal["none", "8bit", "4bit"]
 
 # The type that autocast gives to matrix products.
 AUTOCAST: dict[Precision, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
-
 
 # The type that weights are kept in.
 DTYPE: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_model(name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_model(
+    name: str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    quantise: Quantise = "none",
+) -> PreTrainedModel:
     """A causal language model with dropout off, from a directory or a hub name.
 
-    Raises ModelError where there is none. Code that comes with a model is never run.
+    A directory with an `adapter_config.json` gives the base model named there with the adapter on it, unmerged.
+    `quantise` keeps the base's linear layers in 8 or 4 bits, frozen, to be trained by an adapter alone; it runs on GPUs
+    only. Raises ModelError where there is no model. Code that comes with a model is never run.
     """
+    adapter = _adapter_directory(name)
+    base = name if adapter is None else adapter_base(adapter)
+    placing = {} if quantise == "none" else _quantised(quantise, torch.device(device))
     try:
-        with no_bar_for_a_directory(name):
+        with no_bar_for_a_directory(base):
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                _existing(name, "config.json"), dtype=dtype, use_safetensors=True, trust_remote_code=False
+                _existing(base, "config.json"),
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                **placing,
             )
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{name} could not be loaded as a causal language model: {_first_line(error)}") from error
-    model.to(device)  # type: ignore[arg-type]
+        raise ModelError(f"{base} could not be loaded as a causal language model: {_first_line(error)}") from error
+    if has_adapter(model):
+        raise ModelError(f"{base} is an adapter on the hub; download it, and give its directory")
+    if placing:
+        model.requires_grad_(False)
+    else:
+        model.to(device)  # type: ignore[arg-type]
+    if adapter is not None:
+        load_adapter(model, adapter)
     model.eval()
     return model
 
 
+def adapter_base(directory: Path) -> str:
+    """The base model of an adapter's directory. Raises ModelError where it names none, or another adapter."""
+    base = adapter_config(directory).base_model_name_or_path
+    if not base:
+        raise ModelError(f"{directory / CONFIG_FILE} does not say which model it is for (base_model_name_or_path)")
+    if _adapter_directory(base) is not None:
+        raise ModelError(f"{directory} is an adapter on {base}, which is one itself; merge that one first")
+    return base
+
+
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """The tokenizer beside a model."""
+    """The tokenizer beside a model; for an adapter that has none beside it, that of its base."""
+    adapter = _adapter_directory(name)
+    if adapter is not None and not (adapter / "tokenizer.json").is_file():
+        name = adapter_base(adapter)
     try:
         tokenizer = AutoTokenizer.from_pretrained(_existing(name, "tokenizer.json"), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -63,12 +106,13 @@ def load_scorer(
     device: torch.device | str = "cpu",
     prove: bool = True,
     strict: bool = False,
+    quantise: Quantise = "none",
 ) -> Scorer:
     """A model ready to score trees, by the fast path where its proof holds (model/proof.py).
 
     `precision` is the type of matrix products, `weights` that of the weights.
     """
-    model = load_model(name, device, DTYPE[weights])
+    model = load_model(name, device, DTYPE[weights], quantise=quantise)
     if prove:
         return ensure_proven(model, autocast=AUTOCAST[precision], strict=strict)
     return Scorer(model, autocast=AUTOCAST[precision])
@@ -125,6 +169,28 @@ def no_bar_for_a_directory(name: str) -> Iterator[None]:
     finally:
         if quiet:
             logging.enable_progress_bar()
+
+
+def _adapter_directory(name: str) -> Path | None:
+    path = Path(name)
+    if not (path / CONFIG_FILE).is_file():
+        return None
+    if (path / "config.json").is_file():
+        raise ModelError(f"{name} holds a model and an adapter ({CONFIG_FILE}); give each a directory of its own")
+    return path
+
+
+def _quantised(quantise: Quantise, device: torch.device) -> dict[str, Any]:
+    """How transformers is told to quantise with bitsandbytes: QLoRA's NormalFloat (arXiv 2305.14314), or LLM.int8."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("a quantised base needs bitsandbytes; pip install 'kilter[bitsandbytes]'")
+    if device.type != "cuda":
+        raise ConfigError(
+            f"a quantised base runs on a GPU, and the device is {device}; leave quantise out, or use cuda"
+        )
+    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
+    config = BitsAndBytesConfig(**(four if quantise == "4bit" else {"load_in_8bit": True}))
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _existing(name: str, needed: str) -> str:
