@@ -25,6 +25,7 @@ from kilter.errors import ConfigError, WorkerError
 from kilter.model.scorer import Scorer
 
 T = TypeVar("T")
+CPU = torch.device("cpu")
 
 # The longest that one worker may keep the others waiting: a checkpoint or the proof of a large model takes minutes.
 PATIENCE = timedelta(minutes=30)
@@ -39,7 +40,7 @@ class Workers:
 
     rank: int = 0
     count: int = 1
-    device: torch.device = torch.device("cpu")  # where what is told to each other lies
+    device: torch.device = CPU  # where what is told to each other lies
     sharded: bool = False
 
     @property
@@ -221,7 +222,7 @@ def _place(device: str, local: int) -> torch.device:
     if not wants_gpu:
         if device not in ("auto", "cpu"):
             raise ConfigError(f"under torchrun each worker takes a GPU of its own; give --device auto, not {device}")
-        return torch.device("cpu")
+        return CPU
     if local >= torch.cuda.device_count():
         raise ConfigError(
             f"worker {local} of this machine needs a GPU of its own, and there are {torch.cuda.device_count()}; "

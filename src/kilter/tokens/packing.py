@@ -75,7 +75,7 @@ def pack_dealt(
     place_U = np.cumsum([0, *map(len, units)])
     packings = []
     for worker in range(workers):
-        own = np.flatnonzero(owner_U == worker)
+        own = np.flatnonzero(owner_U == worker).tolist()
         place_C = np.concatenate([np.arange(place_U[u], place_U[u + 1]) for u in own] or [np.arange(0)])
         packing = pack([units[u] for u in own], node_budget=node_budget)
         placed = tuple(MicroBatch(micro.tree, place_C[micro.completion_C]) for micro in packing.micro_batches)

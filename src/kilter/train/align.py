@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from kilter.data.checkpoints import Checkpoint
 from kilter.data.reading import read_pairs
 from kilter.data.run_directory import RunDirectory
-from kilter.data.staging import staged, staged_file
+from kilter.data.staging import staged_file
 from kilter.errors import ConfigError
 from kilter.measure.pairs import Floats, ScoredPairs, score_pairs, summary
 from kilter.measure.statistics import paired_difference
@@ -29,6 +29,7 @@ from kilter.model.loading import (
     restore_weights,
 )
 from kilter.model.scorer import Scorer
+from kilter.model.workers import Workers, open_workers
 from kilter.objectives import Objective, PairScores, objective, resolve_options
 from kilter.tokens.encoding import EncodedPair
 from kilter.train.batches import Batch, pair_batch
@@ -42,6 +43,7 @@ from kilter.train.setup import (
     make_encoder,
     read_examples,
     save_model,
+    save_result,
     seed_everything,
     weights_size,
     with_node_limit,
@@ -64,11 +66,15 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
 
     Raises a KilterError (of data, configuration, model or run) for whatever the user can mend, and when asked to stop.
     """
-    console = console or Console(stderr=True)
+    with open_workers(device=config.device, shard=config.shard, batch_size=config.batch_size) as workers:
+        return _align(config, workers, workers.console(console or Console(stderr=True)))
+
+
+def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
     row = objective(config.objective, takes=("pairs", "labelled"))
     options = resolve_options(config.objective, _given_options(config))
     _check_objective(row, config)
-    run, checkpoint = open_run(config, "align", console)
+    run, checkpoint = open_run(config, "align", console, workers)
     seed_everything(config.seed)
 
     examples = read_examples(config, read_pairs, console)
@@ -78,7 +84,7 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
     fingerprint = None if reference is None else model_fingerprint(reference)
     if reference is not None:
         reference.frozen()
-    config = with_node_limit(config, policy, console)
+    config = with_node_limit(config, policy, console, workers)
     encoder = make_encoder(tokenizer, config, policy)
     pairs, report = encoder.encode_pairs(examples.train)
     console.print(report.describe(), highlight=False, soft_wrap=True)
@@ -100,11 +106,13 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
             "encoding": asdict(report),
             "scoring_path": policy.path,
         },
+        workers,
     )
+    workers.spread(policy, reference)
     scored: dict[int, ScoredPairs] = {}
 
     def make_batch(positions: Sequence[int]) -> Batch:
-        return _batch([pairs[i] for i in positions], row, config, policy)
+        return _batch([pairs[i] for i in positions], row, config, policy, workers)
 
     def score(stop: Stop) -> ScoredPairs:
         return score_pairs(
@@ -114,15 +122,15 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
             exact_kl=reference is not None,
             node_budget=config.node_limit,
             on_progress=stop.check,
+            workers=workers,
         )
 
     def evaluate(step: int, stop: Stop) -> float:
         scored[step] = score(stop)
-        loss = _mean_loss(policy, reference, eval_pairs, scored[step], row, options, config)
+        loss = _mean_loss(policy, reference, eval_pairs, scored[step], row, options, config, workers)
         run.append_metrics({"step": step, "split": "eval", "loss": loss, **summary(scored[step])})
         if step == 0:
-            with staged_file(run.before) as path:
-                save_file(scored[0].arrays(), path)
+            workers.on_main(_save_scores, scored[0], run.before)
         return loss
 
     task = Task(
@@ -134,15 +142,18 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
         make_batch,
         evaluate if eval_pairs else None,
         starts_at_reference=row.needs_reference and config.reference is None,
+        workers=workers,
     )
     keeper = Keeper(
         run,
         config,
         "align",
-        save_weights=lambda directory: save_model(directory / MODEL, policy.model, tokenizer),
+        model=policy.model,
+        save_weights=lambda directory, state: save_model(directory / MODEL, policy.model, tokenizer, state=state),
         weights_size=weights_size(policy.model),
         reference=fingerprint,
         begin=checkpoint,
+        workers=workers,
     )
     with run:
         done = fit(task, config, keeper, console, learning_rate=config.learning_rate)
@@ -155,8 +166,7 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
             before = ScoredPairs.from_arrays(load_file(run.before))
             after = scored.get(done.step if best is None else best.step) or score(Stop())
         table = [] if before is None or after is None else account(before, after)
-        with staged(run.model) as directory:
-            save_model(directory, policy.model, tokenizer, _card(run, config, row, table))
+        save_result(run, policy.model, tokenizer, _card(run, config, row, table), workers)
     if table:
         console.print(_shown(table, len(eval_pairs)))
     console.print(f"model: {run.model}\nmetrics: {run.path / 'metrics.jsonl'}", highlight=False, soft_wrap=True)
@@ -203,13 +213,21 @@ def _reference(config: AlignConfig, policy: Scorer, checkpoint: Checkpoint | Non
     return other
 
 
-def _batch(pairs: Sequence[EncodedPair], row: Objective, config: AlignConfig, policy: Scorer) -> Batch:
+def _save_scores(scored: ScoredPairs, file: Path) -> None:
+    with staged_file(file) as path:
+        save_file(scored.arrays(), path)
+
+
+def _batch(
+    pairs: Sequence[EncodedPair], row: Objective, config: AlignConfig, policy: Scorer, workers: Workers
+) -> Batch:
     return pair_batch(
         pairs,
         node_budget=config.node_limit,
         mismatched=row.takes == "labelled",
         device=policy.device,
         node_multiple=policy.node_multiple,
+        workers=workers,
     )
 
 
@@ -221,6 +239,7 @@ def _mean_loss(
     row: Objective,
     options: dict[str, float],
     config: AlignConfig,
+    workers: Workers,
 ) -> float:
     """The objective's mean over pairs that have been scored; one that looks across a batch scores what it needs."""
     if row.takes == "pairs":
@@ -231,7 +250,7 @@ def _mean_loss(
         return float(row.loss(PairScores(*score), **options).mean())
     total = items = 0.0
     for i in range(0, len(pairs), config.batch_size):
-        batch = _batch(pairs[i : i + config.batch_size], row, config, policy)
+        batch = _batch(pairs[i : i + config.batch_size], row, config, policy, workers)
         if not len(batch.mismatched):
             continue  # a last pair by itself has no other to be compared with
         here = batch.denominator(row)

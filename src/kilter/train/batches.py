@@ -182,9 +182,7 @@ def _batch(
         # A prompt with another's answer may be longer than any row; only a pass without gradient sees it.
         longest = max(len(sequence.ids) for unit in extra for sequence in unit)
         owner_U = np.concatenate([owner_U, owner_U])  # each beside the unit that has its prompt
-        every = pack_dealt(
-            [*units, *extra], owner_U, workers.count, node_budget=max(node_budget, longest)
-        )
+        every = pack_dealt([*units, *extra], owner_U, workers.count, node_budget=max(node_budget, longest))
         scored = prepared(every, np.arange(completions, dtype=np.int64))
     weight_C = torch.zeros(completions)
     for micro in (micro for packing in every for micro in packing.micro_batches):

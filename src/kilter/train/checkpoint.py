@@ -67,7 +67,7 @@ class Keeper:
         method: str,
         *,
         model: nn.Module,
-        save_weights: Callable[[Path, Mapping[str, Tensor] | None], None],
+        save_weights: Callable[[Path, dict[str, Tensor] | None], None],
         weights_size: int,
         reference: str | None,
         begin: Checkpoint | None = None,
@@ -99,9 +99,7 @@ class Keeper:
         path = self.checkpoints.at(progress.step)
         if progress.step == self.saved_step and self.workers.of_main(path.is_dir()):
             return path
-        random = {
-            kind: dict(enumerate(self.workers.gather(state))) for kind, state in random_state().items()
-        }
+        random = {kind: dict(enumerate(self.workers.gather(state))) for kind, state in random_state().items()}
         flat = flattened({"optimizer": updater.state(), "random": random})
         self.workers.on_main(self._write, progress, *flat, self.workers.whole_state(self.model))
         self.saved_step, self.saved_at = progress.step, time.monotonic()
@@ -112,7 +110,7 @@ class Keeper:
         progress: Progress,
         tensors: dict[str, Tensor],
         numbers: dict[str, Any],
-        weights: Mapping[str, Tensor] | None,
+        weights: dict[str, Tensor] | None,
     ) -> None:
         size = self.weights_size + sum(t.numel() * t.element_size() for t in tensors.values())
         facts = {

@@ -57,7 +57,9 @@ class Updater:
         workers: Workers = ALONE,
     ) -> None:
         if workers.sharded and optimizer != "adamw":
-            raise ConfigError(f"--optimizer {optimizer} needs whole matrices; use adamw with --shard, or leave --shard out")
+            raise ConfigError(
+                f"--optimizer {optimizer} needs whole matrices; use adamw with --shard, or leave --shard out"
+            )
         named = {name: p for name, p in policy.named_parameters() if p.requires_grad}
         # Norms and biases are scales and offsets, not directions to be shrunk.
         decayed = [name for name, p in named.items() if p.ndim >= 2]

@@ -75,7 +75,7 @@ def begin_run(
 ) -> None:
     """Together: write down what the run is, or, where it is taken up again, that it was, once it is found the same."""
     workers.meet()  # all have looked at the directory as it was
-    workers.on_main(_write_down, run, config, method, facts | {"workers": workers.count})
+    workers.on_main(_write_down, run, config, method, {**facts, "workers": workers.count})
 
 
 def _write_down(run: RunDirectory, config: RunConfig, method: str, facts: Mapping[str, Any]) -> None:
@@ -114,7 +114,7 @@ def save_model(
     tokenizer: PreTrainedTokenizerFast,
     card: str | None = None,
     *,
-    state: Mapping[str, Tensor] | None = None,
+    state: dict[str, Tensor] | None = None,
 ) -> None:
     """Write model, tokenizer and model card so that transformers alone loads them; `state` is that of a sharded one."""
     with no_bar_for_a_directory(str(directory.parent)):
