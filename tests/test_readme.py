@@ -58,7 +58,7 @@ def test_every_stand_in_stands_for_something_printed() -> None:
 def test_commands_run_in_the_order_they_are_printed(directory: Path) -> None:
     blocks = [smaller(text).replace("\\\n", " ") for language, text in BLOCKS if not language]
     commands = [line for text in blocks for line in text.splitlines() if line.startswith("kilter ")]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         if "--out runs/dpo" in command and (directory / "runs" / "dpo").exists():
             command += " --overwrite"  # the README has two examples of a run by that name

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from kilter import divergence, objectives
     from kilter.data.reading import read_pairs
     from kilter.errors import KilterError
-    from kilter.measure.config import ScoreConfig
+    from kilter.measure.config import GenerateConfig, ScoreConfig
+    from kilter.measure.generate import generate
     from kilter.measure.score import score
     from kilter.model.loading import load_scorer, load_tokenizer
     from kilter.model.prepared import PreparedTree
+    from kilter.model.sampler import SamplingSettings, TransformersSampler
     from kilter.model.scorer import Scorer
     from kilter.tokens.encoding import Encoder
     from kilter.tokens.packing import pack
@@ -31,16 +33,20 @@ if TYPE_CHECKING:
 __all__ = [
     "AlignConfig",
     "Encoder",
+    "GenerateConfig",
     "KilterError",
     "PreparedTree",
+    "SamplingSettings",
     "ScoreConfig",
     "Scorer",
     "SftConfig",
     "TokenSequence",
     "TokenTree",
+    "TransformersSampler",
     "__version__",
     "align",
     "divergence",
+    "generate",
     "load_scorer",
     "load_tokenizer",
     "objectives",
@@ -53,14 +59,18 @@ __all__ = [
 _MODULE_OF = {
     "AlignConfig": "kilter.train.config",
     "Encoder": "kilter.tokens.encoding",
+    "GenerateConfig": "kilter.measure.config",
     "KilterError": "kilter.errors",
     "PreparedTree": "kilter.model.prepared",
+    "SamplingSettings": "kilter.model.sampler",
     "ScoreConfig": "kilter.measure.config",
     "Scorer": "kilter.model.scorer",
     "SftConfig": "kilter.train.config",
     "TokenSequence": "kilter.tokens.sequence",
     "TokenTree": "kilter.tokens.tree",
+    "TransformersSampler": "kilter.model.sampler",
     "align": "kilter.train.align",
+    "generate": "kilter.measure.generate",
     "load_scorer": "kilter.model.loading",
     "load_tokenizer": "kilter.model.loading",
     "pack": "kilter.tokens.packing",

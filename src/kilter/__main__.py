@@ -1,5 +1,6 @@
-"""`python -m kilter`, and `torchrun -m kilter`: the command line."""
+"""`python -m kilter` is the `kilter` command."""
 
 from kilter.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ app = App(
     name="kilter",
     help="Align language models with preferences: every token computed once, every nat accounted for.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # main says what became of the work
 )
 
 
@@ -21,6 +22,7 @@ for command, summary in {
     "align": "Align a model with preference pairs.",
     "sft": "Teach a model to say what the examples say; or begin one from scratch.",
     "score": "Score preference pairs under a model, and against a reference.",
+    "generate": "Let a model answer prompts, alone or beside another.",
     "demo": "Train and align a small model in a world where the best possible result is known exactly.",
 }.items():
     app.command(f"kilter.commands:{command}", help=summary)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from kilter.demo.config import DemoConfig
-from kilter.measure.config import ScoreConfig
+from kilter.measure.config import GenerateConfig, ScoreConfig
 from kilter.train.config import AlignConfig, SftConfig
 
 PrintConfig = Annotated[
@@ -49,6 +50,17 @@ def score(*, config: Annotated[ScoreConfig, Parameter(name="*")]) -> None:
     from kilter.measure.score import score
 
     score(config)
+
+
+def generate(*, config: Annotated[GenerateConfig, Parameter(name="*")]) -> None:
+    """Let a model answer prompts, alone or beside another."""
+    from kilter.train.machine import settle
+
+    settle()
+    from kilter.measure.generate import generate
+
+    if not generate(config).complete:
+        sys.exit(130)
 
 
 def demo(*, config: Annotated[DemoConfig | None, Parameter(name="*")] = None) -> None:

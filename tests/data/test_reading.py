@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kilter.data import reading
-from kilter.data.reading import BadRow, read_demonstrations, read_pairs
-from kilter.data.records import Demonstration, Message, Origin, Pair
+from kilter.data.reading import BadRow, read_demonstrations, read_pairs, read_prompts
+from kilter.data.records import Demonstration, Message, Origin, Pair, Prompt
 from kilter.errors import DataError
 
 SHARED = Path(os.environ.get("KILTER_SHARED", Path(__file__).parents[3] / "shared"))
@@ -380,3 +380,48 @@ def test_marked_answers_are_refused_and_plain_documents_read() -> None:
     with pytest.raises(DataError, match=r"conversations \(a list\), chosen \(an object\), rejected \(an object\)"):
         read_pairs(SHARED / "data" / "dpo_en_demo.json.gz")
     assert len(read_demonstrations(SHARED / "data" / "c4_demo.jsonl.gz").rows) == 300
+
+
+# Prompts.
+
+
+def test_pairs_have_prompts(tmp_path: Path) -> None:
+    path = written(tmp_path, LINES)
+    dataset = read_prompts(path)
+    assert dataset.rows[1] == Prompt("2 + 2 is", Origin(str(path), 2))
+    assert dataset.describe() == (f"{path}: 3 prompts (those of pairs), format pair-text (prompt and answers as text)")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_each_line_of_text_is_what_a_user_says(zipped: bool, tmp_path: Path) -> None:
+    text = '\ufeffhow big?\r\n\n  {"not": "JSON"}\n'.encode()
+    path = tmp_path / ("p.txt.gz" if zipped else "p.txt")
+    path.write_bytes(gzip.compress(text) if zipped else text)
+    said = [(row.prompt, row.origin.line) for row in read_prompts(path).rows]
+    assert said == [((Message("user", "how big?"),), 1), ((Message("user", '{"not": "JSON"}'),), 3)]
+
+
+def test_a_line_that_is_not_text_is_refused_or_counted(tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_bytes(b"a\n\xff\nb\n")
+    with pytest.raises(DataError, match=r"p\.txt:2: is not UTF-8"):
+        read_prompts(path)
+    dataset = read_prompts(path, skip_bad=True)
+    assert (len(dataset.rows), len(dataset.bad_rows)) == (2, 1)
+    assert dataset.describe() == f"{path}: 2 prompts, format lines (a prompt a line), 1 bad row skipped"
+
+
+def test_prompts_are_neither_pairs_nor_demonstrations(tmp_path: Path) -> None:
+    path = written(tmp_path, '{"prompt": "hi"}')
+    assert read_prompts(path).rows[0].prompt == "hi"
+    for read in (read_pairs, read_demonstrations):
+        with pytest.raises(DataError, match="which fits no format"):
+            read(path)
+
+
+def test_an_answer_at_the_end_of_a_conversation_is_left_out_and_one_alone_is_refused(tmp_path: Path) -> None:
+    user, assistant = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}
+    path = written(tmp_path, json.dumps([{"messages": [user, assistant]}, {"messages": [user]}]))
+    assert {row.prompt for row in read_prompts(path).rows} == {(Message("user", "hi"),)}
+    with pytest.raises(DataError, match="messages: has nothing to answer"):
+        read_prompts(written(tmp_path, json.dumps({"messages": [assistant]})))

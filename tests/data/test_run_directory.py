@@ -265,6 +265,8 @@ def test_files_are_synced_before_the_rename_and_the_parent_after_it(
     monkeypatch.setattr(staging, "sync", noted_fsync)
     monkeypatch.setattr(Path, "rename", noted_rename)
     with staged(tmp_path / "model") as directory:
+        assert events == [f"sync {tmp_path.parent.name}"]
+        events.clear()
         (directory / "weights").write_text("w")
         (directory / "config").write_text("c")
     assert sorted(events[:2]) == ["sync config", "sync weights"]

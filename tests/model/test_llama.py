@@ -196,12 +196,9 @@ def test_a_changed_layer_is_run_as_it_is(change: Callable[[PreTrainedModel], Non
 
 
 def test_what_it_cannot_compute_is_left_to_the_model(tiny_model: MakeModel) -> None:
-    checkpointed = tiny_model("llama").train()
-    checkpointed.activation_checkpointing_enable()
     others = [
         tiny_model("llama", hidden_act="gelu"),
         tiny_model("llama", attention_dropout=0.1).train(),
         tiny_model("llama").bfloat16(),
-        checkpointed,
     ]
-    assert [llama.serves(model) for model in others] == [False] * 4
+    assert [llama.serves(model) for model in others] == [False] * 3

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from kilter.data.records import Content, Demonstration, Message, Origin, Pair
+from kilter.data.records import Content, Demonstration, Message, Origin, Pair, Prompt
 from kilter.errors import ConfigError, DataError, ModelError
 from kilter.tokens.encoding import Encoder, EncodingReport, Limits
 from kilter.tokens.sequence import TokenSequence
@@ -459,3 +459,28 @@ def test_real_conversations_in_hh_style_give_the_ids_of_their_transcripts() -> N
     for text, turns in zip(encoder.encode_pairs(texts).rows, encoder.encode_pairs(conversations).rows, strict=True):
         np.testing.assert_array_equal(text.chosen.ids, turns.chosen.ids)
         assert text.rejected.first == turns.rejected.first
+
+
+# Prompts alone
+
+
+@pytest.mark.parametrize("limit", [None, 40, 9, 2])
+@pytest.mark.parametrize("bos", [False, True])
+def test_a_prompt_alone_has_the_ids_it_has_before_an_answer(limit: int | None, bos: bool) -> None:
+    tokenizer = byte_level(WRITES_BOS, bos=bos)
+    turns = conversation("mat?", "cat", "the cat sat on the mat")
+    for prompt, answer in ((turns, (Message("assistant", "and"),)), ("the cat sat on", " the")):
+        limits = Limits(max_prompt=limit)
+        before = encode(tokenizer, prompt, answer, limits)
+        (alone,), report = Encoder(tokenizer, limits=limits).encode_prompts([Prompt(prompt, HERE)])
+        np.testing.assert_array_equal(alone.ids, before.ids[: before.first])
+        assert alone.origin == HERE
+        assert (report.tokens, report.empty_answers) == (len(alone.ids), 0)
+        assert (report.prompts_cut > 0) == (limit is not None and before.first == limit)
+
+
+def test_a_prompt_that_names_a_special_token_is_refused_in_a_conversation_and_counted_in_text() -> None:
+    encoder = Encoder(byte_level(CHATML))
+    with pytest.raises(DataError, match="contains the special token"):
+        encoder.encode_prompts([Prompt((Message("user", "a" + EOS),), HERE)])
+    assert encoder.encode_prompts([Prompt("a" + EOS, HERE)]).report.special_in_text == 1

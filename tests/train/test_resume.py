@@ -30,6 +30,10 @@ def assert_same_run(resumed, whole):
     assert ours.keys() == theirs.keys()
     for name in ours:
         assert torch.equal(ours[name], theirs[name]), name
+    assert_same_rows(resumed, whole)
+
+
+def assert_same_rows(resumed, whole):
     rows = [RunDirectory(path).read_metrics() for path in (resumed, whole)]
     for row in (row for side in rows for row in side):
         row.pop("seconds", None)

@@ -7,15 +7,17 @@ checkpoints/step-000200/
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kilter.data.staging import is_staging, make_directory, run_error, sha256_of, sibling, staged
+from kilter.data.staging import delete_left_overs, make_directory, run_error, sha256_of, sibling, staged, sync
 from kilter.errors import RunError
 
 MANIFEST = "manifest.json"
@@ -31,15 +33,19 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run, oldest first; `keep` is how many of the newest outlive the next one."""
+    """The checkpoints of one run, oldest first; `keep` is how many of the newest outlive the next one.
 
-    def __init__(self, path: Path, *, keep: int = 2) -> None:
+    Those of `doubtful` steps are passed over for others that are whole: they are not kept, unless saved again.
+    """
+
+    def __init__(self, path: Path, *, keep: int = 2, doubtful: Collection[int] = ()) -> None:
         self.path, self.keep = path, keep
+        self._doubtful = set(doubtful)
 
     def __iter__(self) -> Iterator[Checkpoint]:
-        if not self.path.is_dir():
-            return
-        named = ((_NAME.fullmatch(entry.name), entry) for entry in self.path.iterdir() if entry.is_dir())
+        with run_error(self.path):
+            entries = [entry for entry in self.path.iterdir() if entry.is_dir()] if self.path.is_dir() else []
+        named = ((_NAME.fullmatch(entry.name), entry) for entry in entries)
         yield from sorted((Checkpoint(entry, int(name[1])) for name, entry in named if name), key=lambda c: c.step)
 
     def at(self, step: int) -> Path:
@@ -54,26 +60,20 @@ class Checkpoints:
         will be written: where there is not the room, a RunError says so before anything is touched. Whatever fails
         leaves the checkpoints there are as they were.
         """
-        with run_error(self.path):
-            make_directory(self.path)
-            self._delete_left_overs()
-            free = shutil.disk_usage(self.path).free
-        if free < size:
-            raise RunError(
-                f"a checkpoint takes {gigabytes(size)} and {self.path} has {gigabytes(free)} free; "
-                f"{self._newest_is()}; make room, and take the run up again with --resume"
-            )
         try:
+            with run_error(self.path):
+                make_directory(self.path)
+                delete_left_overs(self.path)
+                if self._free() < size:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             with staged(self.at(step)) as directory:
                 yield directory
                 _write_manifest(directory, step)
+            self._doubtful.discard(step)
+            with run_error(self.path):
+                self._rotate(pinned)
         except RunError as error:
-            raise RunError(
-                f"{error}; a checkpoint takes {gigabytes(size)}; {self._newest_is()}; "
-                "the run can be taken up again with --resume"
-            ) from error
-        with run_error(self.path):
-            self._rotate(pinned)
+            raise RunError(self._account(error, step, size)) from error
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
         """The newest checkpoint that is whole, by the sizes and digests of its files; None where there is none.
@@ -81,28 +81,41 @@ class Checkpoints:
         `warn` is told of each newer one that is not, and why.
         """
         for checkpoint in reversed(list(self)):
-            fault = _fault(checkpoint)
+            fault = fault_of(checkpoint)
             if fault is None:
                 return checkpoint
             warn(f"{checkpoint.path} is not whole: {fault}; looking for an older one")
         return None
 
-    def _newest_is(self) -> str:
-        whole = self.newest(lambda _: None)
-        return "there is no checkpoint yet" if whole is None else f"{whole.path} is whole"
+    def _account(self, error: RunError, step: int, size: int) -> str:
+        """What went wrong, how much room is needed, and what there is to go on from."""
+        cause = error.__cause__
+        reason = (cause.strerror or cause) if isinstance(cause, OSError) else error
+        parts = [f"cannot save the checkpoint of step {step} in {self.path}: {reason}"]
+        with suppress(OSError):
+            free = f"{gigabytes(self._free())} free"
+            parts.append(f"it takes {gigabytes(size)}, and there is {free}" if size else f"there is {free}")
+        with suppress(OSError):
+            whole = self.newest(lambda _: None)
+            parts.append("there is no checkpoint yet" if whole is None else f"{whole.path.name} is whole")
+        return "; ".join([*parts, "make room or mend the disk, and take the run up again with --resume"])
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self.path).free
 
     def _rotate(self, pinned: Collection[int]) -> None:
-        for checkpoint in list(self)[: -self.keep]:
-            if checkpoint.step not in pinned:
-                # Under its own name it is whole or absent, also when the deletion is cut short.
-                aside = sibling(checkpoint.path)
-                checkpoint.path.rename(aside)
-                shutil.rmtree(aside)
-
-    def _delete_left_overs(self) -> None:
-        for entry in self.path.iterdir():
-            if is_staging(entry):
-                shutil.rmtree(entry, ignore_errors=True)
+        sound = [checkpoint.step for checkpoint in self if checkpoint.step not in self._doubtful]
+        kept = {*sound[-self.keep :], *pinned} - self._doubtful
+        aside = []
+        for checkpoint in self:
+            if checkpoint.step not in kept:
+                aside.append(sibling(checkpoint.path))
+                checkpoint.path.rename(aside[-1])
+        if aside:
+            # Under its own name it is whole or absent, also when the deletion is cut short.
+            sync(self.path)
+        for path in aside:
+            shutil.rmtree(path)
 
 
 def gigabytes(size: int) -> str:
@@ -124,8 +137,8 @@ def _write_manifest(directory: Path, step: int) -> None:
     (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def _fault(checkpoint: Checkpoint) -> str | None:
-    """What is wrong with a checkpoint's files."""
+def fault_of(checkpoint: Checkpoint) -> str | None:
+    """What is wrong with a checkpoint's files; None where it is whole."""
     try:
         manifest = json.loads((checkpoint.path / MANIFEST).read_bytes())
         if manifest["step"] != checkpoint.step:
@@ -138,6 +151,6 @@ def _fault(checkpoint: Checkpoint) -> str | None:
                 return f"{name} has {size:,} bytes instead of {fact['size']:,}"
             if sha256_of(path) != fact["sha256"]:
                 return f"{name} is not what was written (its SHA-256 differs)"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"its {MANIFEST} cannot be read ({type(error).__name__})"
     return None

@@ -1,8 +1,9 @@
 """The shapes in which pairs and demonstrations are kept, and how each is read.
 
-A format is one row of `FORMATS`: a recogniser, which looks at a row and says whether it is written that way,
-and a converter, which turns such a row into a record or raises `RowError`. Everything else (recognition, the
-list of accepted formats in an error, which keys are metadata) is derived from the table.
+A format is one row of `FORMATS` (of `PROMPT_FORMATS`, where prompts are wanted): a recogniser, which looks at a row
+and says whether it is written that way, and a converter, which turns such a row into a record or raises `RowError`.
+Everything else (recognition, the list of accepted formats in an error, which keys are metadata) is derived from the
+table.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from kilter.data.records import Content, Demonstration, Message, Origin, Pair
+from kilter.data.records import Content, Demonstration, Message, Origin, Pair, Prompt
 from kilter.errors import DataError
 
 Row: TypeAlias = dict[str, object]
-Record: TypeAlias = Pair | Demonstration
+Record: TypeAlias = Pair | Demonstration | Prompt
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 # Keys of a message that change what it means or how it is learnt; a Message has no place for them.
@@ -42,18 +43,19 @@ class Format:
     name: str
     title: str
     keys: Mapping[str, str]
-    yields: type[Pair] | type[Demonstration]
+    yields: type[Record]
     fits: Callable[[Row], bool]
     convert: Callable[[Row, Origin], Record]
 
 
-def recognise(rows: Sequence[tuple[Origin, Row]], wanted: type[Pair] | type[Demonstration]) -> Format:
+def recognise(rows: Sequence[tuple[Origin, Row]], wanted: type[Record]) -> Format:
     """Return the format of the first of `rows` that has one.
 
-    Pairs serve where demonstrations are wanted (the chosen answer is one), so every format counts then; where
-    pairs are wanted, only formats of pairs do. Raises `DataError` where no row fits any, or one fits several.
+    Pairs serve whatever is wanted: their chosen answers are demonstrations, and they have prompts. Otherwise only
+    formats of what is wanted count. Raises `DataError` where no row fits any, or one fits several.
     """
-    accepted = [known for known in FORMATS.values() if wanted is Demonstration or known.yields is Pair]
+    table = PROMPT_FORMATS if wanted is Prompt else FORMATS
+    accepted = [known for known in table.values() if known.yields in (wanted, Pair)]
     for origin, row in rows:
         fitting = [known for known in accepted if known.fits(row)]
         if len(fitting) == 1:
@@ -65,7 +67,7 @@ def recognise(rows: Sequence[tuple[Origin, Row]], wanted: type[Pair] | type[Demo
             )
     origin, row = rows[0]
     for known in FORMATS.values():
-        if known.fits(row):
+        if wanted is Pair and known.fits(row):
             raise DataError(
                 f"{origin}: found a demonstration, format {known.name} ({known.title}); expected a pair, "
                 "with a chosen and a rejected answer; "
@@ -308,7 +310,23 @@ def _sft_messages(row: Row, origin: Origin) -> Demonstration:
     return Demonstration((), messages, origin)
 
 
-FORMATS: Mapping[str, Format] = {
+def _prompt(row: Row, origin: Origin) -> Prompt:
+    take: Callable[[Row, str], Content] = _chat if _is_chat(row.get("prompt")) else _text
+    return _checked_prompt("prompt", take(row, "prompt"), origin)
+
+
+def _prompt_messages(row: Row, origin: Origin) -> Prompt:
+    messages = _chat(row, "messages")
+    return _checked_prompt("messages", messages[:-1] if messages[-1].role == "assistant" else messages, origin)
+
+
+def _checked_prompt(field: str, prompt: Content, origin: Origin) -> Prompt:
+    if not prompt or (isinstance(prompt, str) and not prompt.strip()):
+        raise RowError(field, "has nothing to answer; expected words or a user's turn")
+    return Prompt(prompt, origin)
+
+
+FORMATS: dict[str, Format] = {
     known.name: known
     for known in (
         Format(
@@ -366,6 +384,33 @@ FORMATS: Mapping[str, Format] = {
             Demonstration,
             _holds(messages=_is_chat),
             _sft_messages,
+        ),
+    )
+}
+
+# Rows to answer. Pairs have prompts too; of a row to learn from, what is to be learnt is another key's business.
+PROMPT_FORMATS: dict[str, Format] = {
+    known.name: known
+    for known in (
+        *(known for known in FORMATS.values() if known.yields is Pair),
+        Format(
+            "prompt",
+            "prompts, whatever answers stand beside them",
+            {"prompt": "text or messages"},
+            Prompt,
+            _either(
+                _holds(prompt=_is_text, chosen=_is_absent, rejected=_is_absent),
+                _holds(prompt=_is_chat, chosen=_is_absent, rejected=_is_absent),
+            ),
+            _prompt,
+        ),
+        Format(
+            "prompt-messages",
+            "conversations, less an answer at their end",
+            {"messages": "messages"},
+            Prompt,
+            _holds(messages=_is_chat, prompt=_is_absent),
+            _prompt_messages,
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""Files of pairs and demonstrations: JSON lines or a JSON array, plain or gzipped, told apart by content.
+"""Files of pairs, demonstrations and prompts: JSON lines or a JSON array, plain or gzipped, told apart by content.
 
 Every row is looked at before one is refused, so that one run of a command names all that has to be mended.
 Whatever a file holds, the only exception that leaves this module is `DataError`.
@@ -27,8 +27,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
-from kilter.data.formats import FORMATS, Record, Row, RowError, kind_of, printable, recognise
-from kilter.data.records import Demonstration, Origin, Pair
+from kilter.data.formats import FORMATS, PROMPT_FORMATS, Record, Row, RowError, kind_of, printable, recognise
+from kilter.data.records import Demonstration, Message, Origin, Pair, Prompt
 from kilter.errors import DataError
 
 LONGEST_LINE = 64 << 20
@@ -39,7 +39,10 @@ ROWS_SEARCHED = 1000
 ROWS_THAT_DECIDE = 20
 ROWS_LISTED = 20
 
-R = TypeVar("R", Pair, Demonstration)
+_LINES = "lines"
+_TITLES = {known.name: known.title for known in (FORMATS | PROMPT_FORMATS).values()} | {_LINES: "a prompt a line"}
+
+R = TypeVar("R", Pair, Demonstration, Prompt)
 Parsed: TypeAlias = tuple[Origin, Row | RowError]
 
 
@@ -59,8 +62,9 @@ class BadRow:
 class Dataset(Generic[R]):
     """The usable rows of one file (at least one), and what must be known to account for the others.
 
-    `format` is a name in `FORMATS`; `sha256` is of the file's bytes as they lie on disk; `bad_rows` were
-    skipped; `ignored` are keys of the used rows that no record holds (`messages[].name`: a key of messages).
+    `format` is a name in `FORMATS` or `PROMPT_FORMATS`, or "lines"; `sha256` is of the file's bytes as they lie on
+    disk; `bad_rows` were skipped; `ignored` are keys of the used rows that no record holds (`messages[].name`: a key
+    of messages).
     """
 
     rows: tuple[R, ...]
@@ -72,12 +76,11 @@ class Dataset(Generic[R]):
 
     def describe(self) -> str:
         """Return the line a command prints: file, rows, format, and what was left out."""
-        known = FORMATS[self.format]
-        noun = "pair" if isinstance(self.rows[0], Pair) else "demonstration"
-        parts = [f"{_shown(self.path)}: {_counted(len(self.rows), noun)}"]
-        if not isinstance(self.rows[0], known.yields):
-            parts[0] += " (the chosen answers of pairs)"
-        parts.append(f"format {known.name} ({known.title})")
+        kind = type(self.rows[0])
+        parts = [f"{_shown(self.path)}: {_counted(len(self.rows), kind.__name__.lower())}"]
+        if self.format in FORMATS and kind is not FORMATS[self.format].yields:
+            parts[0] += " (the chosen answers of pairs)" if kind is Demonstration else " (those of pairs)"
+        parts.append(f"format {self.format} ({_TITLES[self.format]})")
         if self.bad_rows:
             parts.append(f"{_counted(len(self.bad_rows), 'bad row')} skipped")
         if self.ignored:
@@ -104,6 +107,18 @@ def read_demonstrations(path: str | PathLike[str], *, skip_bad: bool = False) ->
     return _read(Path(path), Demonstration, _as_demonstration, skip_bad)
 
 
+def read_prompts(path: str | PathLike[str], *, skip_bad: bool = False) -> Dataset[Prompt]:
+    """Read a file of prompts; of a file of pairs, their prompts.
+
+    In a `.txt` file (or `.txt.gz`) each line that is not blank is what a user says. Raises `DataError` as
+    `read_pairs` does.
+    """
+    path = Path(path)
+    if ".txt" in path.suffixes[-2:]:
+        return _read_lines(path, skip_bad)
+    return _read(path, Prompt, _as_prompt, skip_bad)
+
+
 def _only_pair(record: Record) -> Pair:
     assert isinstance(record, Pair)
     return record
@@ -112,7 +127,34 @@ def _only_pair(record: Record) -> Pair:
 def _as_demonstration(record: Record) -> Demonstration:
     if isinstance(record, Pair):
         return Demonstration(record.prompt, record.chosen, record.origin)
+    assert isinstance(record, Demonstration)
     return record
+
+
+def _as_prompt(record: Record) -> Prompt:
+    return record if isinstance(record, Prompt) else Prompt(record.prompt, record.origin)
+
+
+def _read_lines(path: Path, skip_bad: bool) -> Dataset[Prompt]:
+    file = _shown(path)
+    rows: list[Prompt] = []
+    bad_rows: list[BadRow] = []
+    with _opened(path, file) as (stream, sha256):
+        most = max(LARGEST_UNPACKED, LARGEST_RATIO * path.stat().st_size)
+        for number, line in enumerate(_bounded(partial(stream.readline, LONGEST_LINE + 1), file, most), 1):
+            origin = Origin(file, number)
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                bad_rows.append(BadRow(origin, "", _why_not_json(error)))
+                continue
+            if text:
+                rows.append(Prompt((Message("user", text),), origin))
+    if not rows and not bad_rows:
+        raise DataError(f"{file}: has no prompts; expected one a line")
+    if bad_rows and not (skip_bad and rows):
+        raise DataError(_refusal(file, bad_rows, len(rows), is_array=False))
+    return Dataset(tuple(rows), _LINES, path, sha256, tuple(bad_rows))
 
 
 def _read(path: Path, wanted: type[R], take: Callable[[Record], R], skip_bad: bool) -> Dataset[R]:

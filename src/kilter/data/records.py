@@ -54,3 +54,11 @@ class Demonstration:
     prompt: Content
     completion: Content
     origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is to answer: text, or a conversation that ends before the answer's turn."""
+
+    prompt: Content
+    origin: Origin

@@ -18,7 +18,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -115,8 +116,7 @@ class RunDirectory:
         """
         if not self.write:
             return
-        plain = {name: _plain(value) for name, value in row.items()}
-        line = json.dumps(plain, allow_nan=False) + "\n"
+        line = json_line(row)
         with run_error(self.path / METRICS):
             if self._metrics is None:
                 self._metrics = (self.path / METRICS).open("a", buffering=1, encoding="utf-8", newline="\n")
@@ -148,6 +148,8 @@ class RunDirectory:
                 if path.exists():
                     sync(path)
                     lengths[name] = path.stat().st_size
+        with run_error(self.path):
+            sync(self.path)
         return lengths
 
     def cut_back(self, lengths: Mapping[str, int]) -> None:
@@ -175,6 +177,28 @@ class RunDirectory:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def json_line(row: Mapping[str, object]) -> str:
+    """A flat row as a line of JSON, with "nan", "inf" and "-inf" for the numbers that JSON lacks."""
+    return json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) + "\n"
+
+
+@contextmanager
+def rows_file(path: Path) -> Iterator[Callable[[Mapping[str, object]], None]]:
+    """Yield a function that writes a row as `json_line`; when that returns, any process can read it.
+
+    What was in the file is replaced.
+    """
+    with run_error(path):
+        stream = path.open("w", buffering=1, encoding="utf-8", newline="\n")
+
+    def write(row: Mapping[str, object]) -> None:
+        with run_error(path):
+            stream.write(json_line(row))
+
+    with stream:
+        yield write
 
 
 def _never_begun(path: Path) -> bool:

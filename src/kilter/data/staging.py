@@ -60,10 +60,14 @@ def staged_file(path: Path) -> Iterator[Path]:
 
 def make_directory(path: Path) -> None:
     """Make a directory and those above it, each there to stay when this returns."""
-    if not path.exists():
-        make_directory(path.parent)
-        path.mkdir(exist_ok=True)
-        sync(path.parent)
+    if path.exists():
+        # Who made it may have been stopped before it was there to stay. Where we may not look, we did not make it.
+        with suppress(PermissionError):
+            sync(path.parent)
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync(path.parent)
 
 
 def sha256_of(path: str | PathLike[str]) -> str:
@@ -78,6 +82,17 @@ def sibling(path: Path) -> Path:
 
 def is_staging(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(STAGING)
+
+
+def delete_left_overs(directory: Path) -> None:
+    """Delete what writers that were killed have left in a directory, as far as that can be done."""
+    for entry in directory.iterdir():
+        if is_staging(entry):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    entry.unlink()
 
 
 def _replace_directory(path: Path, staging: Path) -> None:

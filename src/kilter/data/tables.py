@@ -30,6 +30,13 @@ def check_table_path(path: Path) -> None:
         raise ConfigError(f"{path.parent} is not a directory; create it, or write the table elsewhere")
 
 
+def check_rows_path(path: Path) -> None:
+    """Raise ConfigError where rows cannot be written one by one (data/run_directory.py: `rows_file`)."""
+    if path.suffix != ".jsonl":
+        raise ConfigError(f"{path.name} does not end in .jsonl; rows are written one a line, as JSON")
+    check_table_path(path)
+
+
 def _writer(path: Path) -> Callable[[Mapping[str, Sequence[Any]], Path], None]:
     writers = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}
     if path.suffix not in writers:

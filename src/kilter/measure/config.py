@@ -30,3 +30,34 @@ class ScoreConfig(BaseModel):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products.")
     device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
     strict: bool = Field(False, description="Stop if the model fails its proof, instead of taking the slow path.")
+
+
+class GenerateConfig(BaseModel):
+    """Let a model answer prompts, alone or beside another."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(description="Directory or hub name of the model.")
+    prompts: Path = Field(
+        description="What to answer: .txt, a question a line, or JSONL or JSON rows with a prompt or messages, "
+        "or any file of pairs; also .gz."
+    )
+    against: str | None = Field(None, description="Another model to answer beside it: adds KL of the answers.")
+    out: Path | None = Field(None, description="Write one row an answer there as they are made: .jsonl.")
+    samples: int = Field(1, ge=1, description="Answers to each prompt.")
+    last: int | None = Field(None, ge=1, description="Answer only the last so many rows.")
+    show: int = Field(10, ge=0, description="Prompts whose answers are printed.")
+    max_new_tokens: int = Field(128, ge=1, description="Longest answer, in tokens.")
+    temperature: float = Field(1.0, ge=0, allow_inf_nan=False, description="0 takes the likeliest token each time.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens with this much probability.")
+    top_k: int = Field(0, ge=0, description="Draw from this many of the likeliest tokens; 0: from all.")
+    seed: int = Field(0, description="The same seed draws the same answers.")
+    skip_bad: bool = Field(False, description="Leave out unusable rows, with a count, instead of refusing the file.")
+    style: Literal["auto", "template", "hh", "plain"] = Field(
+        "auto", description="How conversations are rendered; auto: the tokenizer's chat template, else HH style."
+    )
+    max_prompt: int | None = Field(None, ge=1, description="Cut the start of longer prompts, in tokens, by turns.")
+    node_budget: int = Field(2048, ge=2, description="Most tree nodes scored at once; bounds memory, not results.")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products.")
+    device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
+    strict: bool = Field(False, description="Stop if the model fails its proof, instead of taking the slow path.")

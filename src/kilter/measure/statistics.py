@@ -1,8 +1,9 @@
-"""Intervals for the proportions and differences that evaluations report."""
+"""Intervals for the proportions and differences that evaluations report, and standard errors of means."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,3 +38,26 @@ def paired_difference(after: NDArray[Any], before: NDArray[Any]) -> Interval:
     mean = float(difference.mean())
     half = NORMAL_975 * float(difference.std(ddof=1)) / math.sqrt(len(difference))
     return Interval(mean, mean - half, mean + half)
+
+
+class Estimate(NamedTuple):
+    """A mean and its standard error, NaN where one value alone cannot tell it."""
+
+    value: float
+    error: float
+
+
+def mean_over_clusters(values: NDArray[Any], cluster: Sequence[Hashable]) -> Estimate:
+    """The mean of clusters' means, with its standard error over clusters; within the cluster, where there is one.
+
+    Values of one cluster (samples of one prompt) may depend on each other; clusters may not.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    names = {name: place for place, name in enumerate(dict.fromkeys(cluster))}
+    place_of = np.array([names[name] for name in cluster], dtype=np.int64)
+    sizes = np.bincount(place_of, minlength=len(names))
+    means = np.bincount(place_of, weights=values, minlength=len(names)) / sizes if len(names) > 1 else values
+    if len(means) < 2:
+        return Estimate(float(means.mean()) if len(means) else math.nan, math.nan)
+    with np.errstate(invalid="ignore"):  # a KL may be infinite
+        return Estimate(float(means.mean()), float(means.std(ddof=1)) / math.sqrt(len(means)))

@@ -43,7 +43,7 @@ class LoraSettings:
     """A fresh adapter. `alpha` is twice the rank where None; the product of the two matrices is scaled by alpha / rank,
     or by alpha / sqrt(rank) if `rank_stabilised` (Kalajdzievski 2023, arXiv 2312.03732).
 
-    `targets` are the last parts of module names, None for all linear layers of the blocks (`default_targets`).
+    `targets` are the ends of modules' names, None for all linear layers of the blocks (`default_targets`).
     `weight_decomposed` trains each row's magnitude by itself (DoRA, Liu et al. 2024, arXiv 2402.09353).
     Raises ConfigError for a rank below 1, an alpha or a dropout that is out of range, and for no targets at all.
     """
@@ -279,6 +279,10 @@ class _AdapterReference(Scorer):
     def frozen(self) -> Scorer:
         return self
 
+    def state(self) -> dict[str, Tensor]:
+        """The base model's weights and those of the adapter in force, not those that are trained."""
+        return {name: tensor for name, tensor in super().state().items() if POLICY not in name.split(".")}
+
     @property
     def head(self) -> LogitsHead:
         """Chunks of it are evaluated among those of the policy's, so it is a module by itself and not a switch."""
@@ -292,9 +296,14 @@ class _AdapterReference(Scorer):
             module._active_adapter, module._disable_adapters = [self.adapter], False
         return dataclasses.replace(head, module=module)
 
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        with _in_force(self.model, self.adapter):
+            yield
+
     @torch.no_grad()
     def hidden(self, tree: PreparedTree, embeddings_TD: Tensor | None = None) -> Tensor:
-        with _in_force(self.model, self.adapter):
+        with self.in_force():
             return super().hidden(tree, embeddings_TD)
 
 

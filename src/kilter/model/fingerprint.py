@@ -13,9 +13,9 @@ from kilter.model.scorer import Scorer
 def model_fingerprint(scorer: Scorer) -> str:
     """SHA-256 of a model's weights (names, types, shapes, bytes) and of the path by which it is scored."""
     digest = hashlib.sha256(scorer.path.encode())
-    for name, tensor in sorted(scorer.model.state_dict().items()):
+    for name, tensor in sorted(scorer.state().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

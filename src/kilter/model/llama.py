@@ -10,11 +10,13 @@ Axes: T nodes, N rows, H heads. `type_` is that of matrix products.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from kilter.model import attention
@@ -32,7 +34,6 @@ def serves(model: PreTrainedModel) -> bool:
         and embedding.weight.dtype in (torch.float32, torch.float64)
         and config.hidden_act in ("silu", "swish")
         and not (model.training and config.attention_dropout)
-        and not model.is_activation_checkpointing
         and all(adapted_linear(linear) is not None for linear in _linears(backbone))
         and not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.layers.modules())  # type: ignore[union-attr]
     )
@@ -48,10 +49,12 @@ def last_hidden(
     backbone: Any = model.base_model
     x = backbone.embed_tokens(tree.ids_T) if embeddings_TD is None else embeddings_TD
     angles = tuple(part[0, :, None] for part in backbone.rotary_emb(x, tree.depth_T[None]))
+    again = model.is_activation_checkpointing and torch.is_grad_enabled()
+    run = partial(checkpoint, _layer, use_reentrant=False, preserve_rng_state=False) if again else _layer
     *layers, last = backbone.layers[: model.config.num_hidden_layers]
     for layer in layers:
-        x = _layer(layer, x, tree, angles, type_ or x.dtype)
-    x = _layer(last, x, tree, angles, type_ or x.dtype, tree.row_N)
+        x = run(layer, x, tree, angles, type_ or x.dtype)
+    x = run(last, x, tree, angles, type_ or x.dtype, tree.row_N)
     rows: Tensor = backbone.norm(x)
     return rows
 

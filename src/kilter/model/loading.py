@@ -23,7 +23,6 @@ from kilter.errors import ConfigError, ModelError
 from kilter.model.adapter import CONFIG_FILE, adapter_config, has_adapter, load_adapter
 from kilter.model.proof import ensure_proven
 from kilter.model.scorer import Scorer
-from kilter.model.workers import load_state
 
 Precision = Literal["float32", "bfloat16"]
 Quantise = Literal["none", "8bit", "4bit"]
@@ -72,6 +71,12 @@ def load_model(
         load_adapter(model, adapter)
     model.eval()
     return model
+
+
+def adapter_base_of(name: str) -> str | None:
+    """The base model of an adapter; None for a model that is none."""
+    adapter = _adapter_directory(name)
+    return None if adapter is None else adapter_base(adapter)
 
 
 def adapter_base(directory: Path) -> str:
@@ -137,12 +142,6 @@ def longest_sequence(scorer: Scorer, max_length: int | None, node_budget: int) -
 def copy_of(scorer: Scorer) -> Scorer:
     """Another scorer with the same weights, in memory of its own, by the same path."""
     return copy.deepcopy(scorer)
-
-
-def restore_weights(scorer: Scorer, directory: Path) -> None:
-    """Give a scorer's model the weights saved in a directory."""
-    saved = load_model(str(directory), scorer.device, scorer.model.dtype)
-    load_state(scorer.model, saved.state_dict())
 
 
 def pick_device(name: str) -> torch.device:

@@ -361,7 +361,8 @@ def _tree(scorer: Scorer, texts: Sequence[TokenSequence]) -> PreparedTree:
 
 
 def _difference(model: PreTrainedModel, ours: Tensor, own: Tensor) -> Difference:
-    tolerance = LOG_PROB_TOLERANCE.get(model.dtype, LOG_PROB_TOLERANCE[torch.bfloat16])
+    type_ = torch.bfloat16 if getattr(model, "is_quantized", False) else model.dtype
+    tolerance = LOG_PROB_TOLERANCE.get(type_, LOG_PROB_TOLERANCE[torch.bfloat16])
     rounding = tolerance * max(1.0, float(own.abs().max()))
     return Difference(float((ours - own).abs().max()), rounding)
 

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from kilter.errors import ModelError
 from kilter.model import llama
@@ -61,12 +62,30 @@ class Scorer(nn.Module):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def state(self) -> dict[str, Tensor]:
+        """The weights that its scores come from, by name."""
+        return dict(self.model.state_dict())
+
     @property
     def node_multiple(self) -> int:
         """Trees whose nodes are a multiple of this run faster: products and kernels are compiled for each size."""
         if self.path == "separate":
             return 1
         return SHAPE_MULTIPLE if self.autocast is not None or self.device.type != "cpu" else 1
+
+    def recompute_activations(self) -> None:
+        """Keep one activation a layer for backward, and compute the rest again (Chen et al. 2016, arXiv 1604.06174).
+
+        Raises ModelError for a model that has no such layers.
+        """
+        try:
+            self.model.activation_checkpointing_enable({"use_reentrant": False})
+        except ValueError as error:
+            raise ModelError(f"{type(self.model).__name__} has no activation checkpointing; leave it out") from error
+        self.model.disable_input_require_grads()
+        for module in self.model.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.training = True  # it recomputes in training alone; its own layers stay without dropout
 
     @property
     def drops_out(self) -> bool:
@@ -88,6 +107,11 @@ class Scorer(nn.Module):
     def _dropouts(self) -> list[nn.Dropout]:
         named = ((name, m) for name, m in self.model.named_modules() if isinstance(m, nn.Dropout) and m.p)
         return [module for name, module in named if "lora_dropout" in name]
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Where the model, called by itself, is the one that this scorer scores."""
+        yield
 
     def frozen(self) -> Scorer:
         """This scorer with its parameters out of reach of gradients: a reference.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 import numpy as np
 from tokenizers import Tokenizer
 
-from kilter.data.records import Content, Demonstration, Origin, Pair
+from kilter.data.records import Content, Demonstration, Origin, Pair, Prompt
 from kilter.errors import ConfigError, DataError, ModelError
 from kilter.tokens.rendering import Piece, Renderer, Style, any_of, shorter_prompts, trailing_turns
 from kilter.tokens.sequence import Ids, TokenSequence, Weights
@@ -201,7 +201,14 @@ class EncodedDemonstration(NamedTuple):
     origin: Origin
 
 
-EncodedRow = TypeVar("EncodedRow", EncodedPair, EncodedDemonstration)
+class EncodedPrompt(NamedTuple):
+    """What a model is to answer."""
+
+    ids: Ids
+    origin: Origin
+
+
+EncodedRow = TypeVar("EncodedRow", EncodedPair, EncodedDemonstration, EncodedPrompt)
 
 
 class Encoded(NamedTuple, Generic[EncodedRow]):
@@ -212,7 +219,7 @@ class Encoded(NamedTuple, Generic[EncodedRow]):
 
 
 class _Row(NamedTuple):
-    """A prompt and the answers to it: as read, as rendered, as tokenised."""
+    """A prompt and the answers to it: as read, as rendered, as tokenised (a prompt without answers: one sequence)."""
 
     prompt: Content
     answers: tuple[Content, ...]
@@ -255,6 +262,11 @@ class Encoder:
         rows, report = self._encode([_Row(d.prompt, (d.completion,), d.origin) for d in demonstrations])
         return Encoded([EncodedDemonstration(row.sequences[0], row.origin) for row in rows], report)
 
+    def encode_prompts(self, prompts: Iterable[Prompt]) -> Encoded[EncodedPrompt]:
+        """The ids that stand before the answers to each prompt."""
+        rows, report = self._encode([_Row(p.prompt, (), p.origin) for p in prompts])
+        return Encoded([EncodedPrompt(row.sequences[0].ids, row.origin) for row in rows], report)
+
     def _encode(self, given: Sequence[_Row]) -> tuple[list[_Row], EncodingReport]:
         bad: list[str] = []
         rows = list(_each(self._render, given, bad))
@@ -270,7 +282,7 @@ class Encoder:
 
     def _render(self, row: _Row) -> _Row:
         rendered = [self._renderer.render(row.prompt, answer) for answer in row.answers]
-        text = rendered[0].prompt
+        text = rendered[0].prompt if rendered else self._renderer.render_prompt(row.prompt)
         if any(other.prompt != text for other in rendered):
             raise DataError("the answers begin with different turns; move what they share into the prompt")
         return row._replace(full_text=text, text=text, pieces=tuple(answer.pieces for answer in rendered))
@@ -285,7 +297,7 @@ class Encoder:
             return self._render(row._replace(prompt=turns))._replace(full_text=row.full_text)
 
         def shortened_fits(turns: Content) -> bool:
-            text = self._renderer.render(turns, row.answers[0]).prompt
+            text = shortened(turns).text
             return fits(self._tokens.starts([text])[text])
 
         if fits(prompt) or not (shorter := shorter_prompts(row.prompt)):
@@ -300,7 +312,7 @@ class Encoder:
         tokenised = []
         for row in rows:
             prompt = self._tokens.prompt(prompts[row.text], self._limits.max_prompt)
-            sequences = []
+            sequences = [] if row.answers else [TokenSequence(prompt, first=len(prompt))]
             for pieces in row.pieces:
                 ids = [later[piece.text] for piece in pieces]
                 if not row.text:
@@ -348,7 +360,7 @@ class Encoder:
             longest=max(lengths, default=0),
             prompts_cut=sum(row.tokens_cut > 0 for row in kept),
             prompt_tokens_cut=sum(row.tokens_cut for row in kept),
-            empty_answers=sum(any(map(self._is_empty, row.sequences)) for row in kept),
+            empty_answers=sum(any(map(self._is_empty, row.sequences)) for row in kept if row.answers),
             special_in_text=sum(self._has_special_text(row) for row in kept),
             trailing_turns=sum(trailing_turns(answer) for row in kept for answer in row.answers),
         )

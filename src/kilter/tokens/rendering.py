@@ -70,6 +70,14 @@ class Renderer:
             self._refuse_special(message)
         return self._split(prompt, completion)
 
+    def render_prompt(self, prompt: Content) -> str:
+        """The text of a prompt alone, as it stands before a completion; raises DataError as `render` does."""
+        if isinstance(prompt, str):
+            return _writable(prompt)
+        for message in prompt:
+            self._refuse_special(message)
+        return _writable(self._write(prompt, True))
+
     def names_special_token(self, text: str) -> bool:
         """Whether the tokenizer would read a special token out of `text`."""
         return self._special.search(text) is not None

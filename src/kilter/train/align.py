@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.numpy import load_file, save_file
 
-from kilter.data.checkpoints import Checkpoint
 from kilter.data.reading import read_pairs
 from kilter.data.run_directory import RunDirectory
 from kilter.data.staging import staged_file
@@ -20,36 +19,21 @@ from kilter.errors import ConfigError
 from kilter.measure.pairs import Floats, ScoredPairs, score_pairs, summary
 from kilter.measure.statistics import paired_difference
 from kilter.model.fingerprint import model_fingerprint, template_fingerprint, tokenizer_fingerprint
-from kilter.model.loading import (
-    check_same_vocabulary,
-    copy_of,
-    load_scorer,
-    load_tokenizer,
-    pick_device,
-    restore_weights,
-)
+from kilter.model.loading import load_tokenizer
 from kilter.model.scorer import Scorer
 from kilter.model.workers import Workers, open_workers
 from kilter.objectives import Objective, PairScores, objective, resolve_options
 from kilter.tokens.encoding import EncodedPair
 from kilter.train.batches import Batch, pair_batch
 from kilter.train.card import model_card
-from kilter.train.checkpoint import MODEL, Keeper
+from kilter.train.checkpoint import Keeper
 from kilter.train.config import AlignConfig
 from kilter.train.loop import Task, fit
 from kilter.train.resume import open_run
-from kilter.train.setup import (
-    begin_run,
-    make_encoder,
-    read_examples,
-    save_model,
-    save_result,
-    seed_everything,
-    weights_size,
-    with_node_limit,
-)
+from kilter.train.setup import begin_run, make_encoder, read_examples, seed_everything, with_node_limit
 from kilter.train.step import mean_loss
 from kilter.train.stops import Stop
+from kilter.train.weights import load_policy, load_reference, restore_weights, save_result, save_weights, weights_size
 
 
 @dataclass(frozen=True)
@@ -78,9 +62,9 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
     seed_everything(config.seed)
 
     examples = read_examples(config, read_pairs, console)
-    policy = _policy(config, checkpoint)
+    policy = load_policy(config.model, config, checkpoint)
     tokenizer = load_tokenizer(config.model)
-    reference = _reference(config, policy, checkpoint) if row.needs_reference else None
+    reference = load_reference(policy, config, checkpoint) if row.needs_reference else None
     fingerprint = None if reference is None else model_fingerprint(reference)
     if reference is not None:
         reference.frozen()
@@ -149,8 +133,8 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
         config,
         "align",
         model=policy.model,
-        save_weights=lambda directory, state: save_model(directory / MODEL, policy.model, tokenizer, state=state),
-        weights_size=weights_size(policy.model),
+        save_weights=lambda directory, state: save_weights(directory, policy, tokenizer, config.model, state),
+        weights_size=weights_size(policy),
         reference=fingerprint,
         begin=checkpoint,
         workers=workers,
@@ -159,25 +143,19 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
         done = fit(task, config, keeper, console, learning_rate=config.learning_rate)
         best = keeper.best(done) if keeper.keeps_best else None
         if best is not None and best.step != done.step:
-            restore_weights(policy, best.path / MODEL)
+            restore_weights(policy, best.path)
             console.print(f"the best evaluation was that of step {best.step}: its model is the result", highlight=False)
         before = after = None
         if eval_pairs:
             before = ScoredPairs.from_arrays(load_file(run.before))
             after = scored.get(done.step if best is None else best.step) or score(Stop())
         table = [] if before is None or after is None else account(before, after)
-        save_result(run, policy.model, tokenizer, _card(run, config, row, table), workers)
+        card = _card(run, config, row, table)
+        save_result(run, policy, tokenizer, config.model, card, merged=config.merge, workers=workers)
     if table:
         console.print(_shown(table, len(eval_pairs)))
     console.print(f"model: {run.model}\nmetrics: {run.path / 'metrics.jsonl'}", highlight=False, soft_wrap=True)
     return Aligned(run.model, before, after)
-
-
-def _policy(config: AlignConfig, checkpoint: Checkpoint | None) -> Scorer:
-    """The model to train: the one named, or where the run left it."""
-    source = config.model if checkpoint is None else str(checkpoint.path / MODEL)
-    device = pick_device(config.device)
-    return load_scorer(source, precision=config.precision, weights=config.weights, device=device, strict=config.strict)
 
 
 def _given_options(config: AlignConfig) -> dict[str, float | None]:
@@ -196,21 +174,6 @@ def _check_objective(row: Objective, config: AlignConfig) -> None:
         raise ConfigError(f"objective {config.objective!r} compares pairs with each other; use --batch-size 2 or more")
     if config.reference is not None and not row.needs_reference:
         raise ConfigError(f"objective {config.objective!r} has no reference; leave --reference out")
-
-
-def _reference(config: AlignConfig, policy: Scorer, checkpoint: Checkpoint | None) -> Scorer:
-    """The reference: another model, or the start of the run, whose proof has been given already."""
-    if config.reference is None and checkpoint is None:
-        return copy_of(policy)
-    other = load_scorer(
-        config.reference or config.model,
-        precision=config.precision,
-        weights=config.weights,
-        device=policy.device,
-        strict=config.strict,
-    )
-    check_same_vocabulary(policy, other)
-    return other
 
 
 def _save_scores(scored: ScoredPairs, file: Path) -> None:

@@ -27,7 +27,7 @@ from kilter.model.workers import ALONE, Workers
 from kilter.train.config import RunConfig
 from kilter.train.optimizer import Updater
 
-MODEL, TRAINING, PROGRESS = "model", "training.safetensors", "progress.json"
+TRAINING, PROGRESS = "training.safetensors", "progress.json"
 _SEPARATOR = "/"
 
 
@@ -76,7 +76,8 @@ class Keeper:
         self.run, self.config, self.method = run, config, method
         self.save_weights, self.weights_size, self.reference = save_weights, weights_size, reference
         self.model, self.begin, self.workers = model, begin, workers
-        self.checkpoints = Checkpoints(run.checkpoints, keep=config.keep)
+        later = [c.step for c in Checkpoints(run.checkpoints) if begin is None or c.step > begin.step]
+        self.checkpoints = Checkpoints(run.checkpoints, keep=config.keep, doubtful=later)
         self.saved_step = 0 if begin is None else begin.step
         self.saved_at = time.monotonic()
 
@@ -155,7 +156,7 @@ class Keeper:
 
     def _pinned(self, progress: Progress) -> set[int]:
         """The best of each checkpoint that will be left: a run taken up from it may end there."""
-        older = [c for c in self.checkpoints if c.step != progress.step]
+        older = [c for c in self.checkpoints if c.step < progress.step]
         newest = older[max(0, len(older) - self.config.keep + 1) :]
         best = {progress.best_step} | {read_facts(c)["progress"]["best_step"] for c in newest}
         return {step for step in best if step is not None}

@@ -193,4 +193,6 @@ class SftConfig(RunConfig):
     def _one_start(self) -> SftConfig:
         if (self.model is None) == (self.from_scratch is None):
             raise ValueError("give either model or from_scratch, to say where to start")
+        if self.from_scratch is not None and (self.lora_rank is not None or self.merge):
+            raise ValueError("an adapter sits on a model, and from_scratch has none; leave the adapter out")
         return self

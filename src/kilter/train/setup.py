@@ -7,21 +7,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from rich.console import Console
-from safetensors import SafetensorError
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from kilter.data.reading import Dataset
 from kilter.data.records import Demonstration, Pair
 from kilter.data.run_directory import RunDirectory
-from kilter.data.staging import staged
 from kilter.errors import ConfigError
-from kilter.model.loading import longest_sequence, no_bar_for_a_directory
+from kilter.model.loading import longest_sequence
 from kilter.model.scorer import Scorer
 from kilter.model.workers import ALONE, Workers
 from kilter.tokens.encoding import Encoder, Limits
@@ -75,13 +71,14 @@ def begin_run(
 ) -> None:
     """Together: write down what the run is, or, where it is taken up again, that it was, once it is found the same."""
     workers.meet()  # all have looked at the directory as it was
-    workers.on_main(_write_down, run, config, method, {**facts, "workers": workers.count})
+    workers.on_main(_write_down, run, config, method, facts, workers.count)
 
 
-def _write_down(run: RunDirectory, config: RunConfig, method: str, facts: Mapping[str, Any]) -> None:
+def _write_down(run: RunDirectory, config: RunConfig, method: str, facts: Mapping[str, Any], workers: int) -> None:
     packages = ("kilter", "torch", "transformers", "tokenizers", "numpy")
     now = {
         "command": sys.argv,
+        "workers": workers,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
     }
@@ -106,43 +103,6 @@ def with_node_limit(config: C, policy: Scorer, console: Console, workers: Worker
     budget = -workers.largest(-fitting_node_budget(policy))
     console.print(f"node budget: {budget:,}", highlight=False)
     return config.model_copy(update={"node_budget": budget})
-
-
-def save_model(
-    directory: Path,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    card: str | None = None,
-    *,
-    state: dict[str, Tensor] | None = None,
-) -> None:
-    """Write model, tokenizer and model card so that transformers alone loads them; `state` is that of a sharded one."""
-    with no_bar_for_a_directory(str(directory.parent)):
-        try:
-            model.save_pretrained(directory, state_dict=state)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
-        tokenizer.save_pretrained(directory)
-    if card is not None:
-        (directory / "README.md").write_text(card, encoding="utf-8")
-
-
-def save_result(
-    run: RunDirectory, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, card: str, workers: Workers = ALONE
-) -> None:
-    """Together: write the result of the run, there whole or not at all."""
-    state = workers.whole_state(model)
-
-    def write() -> None:
-        with staged(run.model) as directory:
-            save_model(directory, model, tokenizer, card, state=state)
-
-    workers.on_main(write)
-
-
-def weights_size(model: PreTrainedModel) -> int:
-    """Bytes of the weights, tied ones once."""
-    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def seed_everything(seed: int) -> None:

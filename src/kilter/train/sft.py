@@ -14,7 +14,7 @@ from kilter.data.reading import read_demonstrations
 from kilter.data.records import Content, Demonstration
 from kilter.errors import ConfigError
 from kilter.model.fingerprint import model_fingerprint, template_fingerprint, tokenizer_fingerprint
-from kilter.model.loading import AUTOCAST, DTYPE, load_scorer, load_tokenizer, pick_device, restore_weights
+from kilter.model.loading import AUTOCAST, DTYPE, load_tokenizer, pick_device
 from kilter.model.scorer import Scorer
 from kilter.model.scratch import fresh_model, fresh_tokenizer, parse_shape
 from kilter.model.workers import Workers, open_workers
@@ -22,22 +22,14 @@ from kilter.objectives import objective
 from kilter.tokens.encoding import EncodedDemonstration
 from kilter.train.batches import Batch, demonstration_batch
 from kilter.train.card import model_card
-from kilter.train.checkpoint import MODEL, Keeper
+from kilter.train.checkpoint import Keeper
 from kilter.train.config import SftConfig
 from kilter.train.loop import Task, fit
 from kilter.train.resume import open_run
-from kilter.train.setup import (
-    begin_run,
-    make_encoder,
-    read_examples,
-    save_model,
-    save_result,
-    seed_everything,
-    weights_size,
-    with_node_limit,
-)
+from kilter.train.setup import begin_run, make_encoder, read_examples, seed_everything, with_node_limit
 from kilter.train.step import score_completions
 from kilter.train.stops import Stop
+from kilter.train.weights import MODEL, load_policy, restore_weights, save_result, save_weights, weights_size
 
 LEARNING_RATE, LEARNING_RATE_FROM_SCRATCH = 2e-5, 2e-3
 
@@ -92,8 +84,8 @@ def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
         config,
         "sft",
         model=policy.model,
-        save_weights=lambda directory, state: save_model(directory / MODEL, policy.model, tokenizer, state=state),
-        weights_size=weights_size(policy.model),
+        save_weights=lambda directory, state: save_weights(directory, policy, tokenizer, config.model or "", state),
+        weights_size=weights_size(policy),
         reference=None,
         begin=checkpoint,
         workers=workers,
@@ -103,7 +95,7 @@ def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
         done = fit(task, config, keeper, console, learning_rate=rate)
         best = keeper.best(done) if keeper.keeps_best else None
         if best is not None and best.step != done.step:
-            restore_weights(policy, best.path / MODEL)
+            restore_weights(policy, best.path)
             console.print(f"the best evaluation was that of step {best.step}: its model is the result", highlight=False)
         losses = {row["step"]: float(str(row["loss"])) for row in run.read_metrics() if row.get("split") == "eval"}
         ends = [losses[0], losses[done.step if best is None else best.step]] if eval_examples else []
@@ -115,7 +107,7 @@ def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
             facts=run.read_manifest(),
             results=table if ends else [],
         )
-        save_result(run, policy.model, tokenizer, card, workers)
+        save_result(run, policy, tokenizer, config.model or "", card, merged=config.merge, workers=workers)
     if ends:
         console.print(f"held-out cross-entropy, nats/token: {ends[0]:.4f} before, {ends[1]:.4f} after", highlight=False)
     console.print(f"model: {run.model}\nmetrics: {run.path / 'metrics.jsonl'}", highlight=False, soft_wrap=True)
@@ -126,19 +118,17 @@ def _start(
     config: SftConfig, rows: Sequence[Demonstration], checkpoint: Checkpoint | None
 ) -> tuple[PreTrainedTokenizerFast, Scorer]:
     """The tokenizer and the model to begin with, on the device, or where the run left them."""
-    device = pick_device(config.device)
-    source = config.model if checkpoint is None else str(checkpoint.path / MODEL)
-    if source is not None:
-        scorer = load_scorer(
-            source, precision=config.precision, weights=config.weights, device=device, strict=config.strict
-        )
-        return load_tokenizer(source), scorer
+    begun = None if checkpoint is None else checkpoint.path / MODEL
+    if config.model is not None or begun is not None:
+        name = config.model or str(begun)
+        policy = load_policy(name, config, checkpoint)
+        return load_tokenizer(str(begun) if begun is not None and begun.is_dir() else name), policy
     if config.from_scratch is None:
         raise ConfigError("give either model or from_scratch, to say where to start")
     shape = parse_shape(config.from_scratch)
     tokenizer = fresh_tokenizer(_texts(rows), shape["vocabulary"])
     model = fresh_model(shape, tokenizer, config.seed)
-    model.to(device=device, dtype=DTYPE[config.weights])  # type: ignore[call-arg]
+    model.to(device=pick_device(config.device), dtype=DTYPE[config.weights])  # type: ignore[call-arg]
     return tokenizer, Scorer(model, autocast=AUTOCAST[config.precision])
 
 
