@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
 
-from kilter.model.loading import load_model, restore_weights
+from kilter.model.loading import load_model
 from kilter.model.scorer import Scorer
-from kilter.model.workers import ALONE, Workers, open_workers, own_part
+from kilter.model.workers import ALONE, Workers, load_state, open_workers, own_part
 from kilter.objectives import OBJECTIVES
 from kilter.tokens.encoding import EncodedDemonstration
 from kilter.train.align import align
@@ -23,12 +24,13 @@ from kilter.train.batches import Batch, demonstration_batch, pair_batch
 from kilter.train.config import AlignConfig
 from kilter.train.optimizer import Updater
 from kilter.train.step import accumulate_gradient
+from model.plain import in_float64
 from train.runs import quiet
 from train.test_step import ROWS
 
 OBJECTIVES_TRIED = ("dpo", "kto", "ipo_mean", "sft")
 # How many rows, and the node budget: one micro-batch each; several, not as many on each; units split; none for one.
-CUTS = {"whole": (8, 10_000), "several": (8, 45), "split": (8, 14), "one row": (1, 10_000)}
+CUTS = {"whole": (8, 10_000), "several": (8, 25), "split": (8, 14), "one row": (1, 10_000)}
 RUNS = {
     "replicated": {"objective": "dpo"},
     "sharded": {"objective": "dpo", "shard": True},
@@ -51,8 +53,8 @@ def cases() -> list[tuple[str, str]]:
     return [(name, cut) for name in OBJECTIVES_TRIED for cut in CUTS if name != "kto" or cut != "one row"]
 
 
-def scorers(directory: Path, type_: torch.dtype) -> list[Scorer]:
-    policy, reference = (Scorer(load_model(str(directory / name), dtype=type_)) for name in ("policy", "reference"))
+def scorers(directory: Path) -> list[Scorer]:
+    policy, reference = (Scorer(in_float64(load_model(str(directory / name)))) for name in ("policy", "reference"))
     return [policy, reference.frozen()]
 
 
@@ -70,7 +72,7 @@ def gradients(directory: Path) -> None:
     facts = {}
     for shard in (False, True):
         with open_workers(device="cpu", shard=shard, batch_size=2) as workers:
-            policy, reference = scorers(directory, torch.float64)
+            policy, reference = scorers(directory)
             workers.spread(policy, reference)
             for name, cut in cases():
                 batch = batch_of(name, *CUTS[cut], workers)
@@ -82,7 +84,7 @@ def gradients(directory: Path) -> None:
                     save_file(gradient, directory / f"{name} {cut} {shard}.safetensors")
             updater = Updater(policy, learning_rate=1e-3, weight_decay=0.0, max_grad_norm=1.0, workers=workers)
             accumulate_gradient(
-                policy, reference, batch_of("dpo", 8, 45, workers), OBJECTIVES["dpo"], OBJECTIVES["dpo"].options
+                policy, reference, batch_of("dpo", *CUTS["several"], workers), OBJECTIVES["dpo"], OBJECTIVES["dpo"].options
             )
             kept = sum(own_part(p).nbytes + own_part(p.grad).nbytes for p in policy.parameters())
             norm = updater.step()
@@ -91,8 +93,8 @@ def gradients(directory: Path) -> None:
             if workers.is_main:
                 save_file({n: t.clone() for n, t in state.items()}, directory / f"updated {shard}.safetensors")
             facts[f"updated {shard}"] = {"norm": norm, "bytes": workers.gather(torch.tensor(kept))[-1].item()}
-            restore_weights(policy, directory / "policy")
-            gradient, loss = gradient_of(policy, reference, "dpo", batch_of("dpo", 8, 45, workers))
+            load_state(policy.model, load_model(str(directory / "policy")).state_dict())
+            gradient, loss = gradient_of(policy, reference, "dpo", batch_of("dpo", *CUTS["several"], workers))
             facts[f"restored {shard}"] = {"loss": loss}
             if workers.is_main:
                 (directory / "facts.json").write_text(json.dumps(facts))
@@ -108,4 +110,6 @@ def runs(directory: Path) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
+    dist.init_process_group("gloo")  # several runs in one process share it
     {"gradients": gradients, "runs": runs}[sys.argv[1]](Path(sys.argv[2]))
+    dist.destroy_process_group()

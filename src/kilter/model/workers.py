@@ -164,8 +164,8 @@ ALONE = Workers()
 def open_workers(*, device: str = "auto", shard: bool = False, batch_size: int) -> Iterator[Workers]:
     """The workers that torchrun started, as its environment says; without it, one alone.
 
-    On GPUs each takes the one of its local rank. Raises ConfigError where the settings do not go with that, and
-    WorkerError where another worker has gone.
+    On GPUs each takes the one of its local rank. A process group that is there already is used, and left. Raises
+    ConfigError where the settings do not go with that, and WorkerError where another worker has gone.
     """
     if shard and "WORLD_SIZE" not in os.environ:
         raise ConfigError(
@@ -182,7 +182,9 @@ def open_workers(*, device: str = "auto", shard: bool = False, batch_size: int) 
         )
     place = _place(device, int(os.environ["LOCAL_RANK"]))
     gpu = place.type == "cuda"
-    dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE, device_id=place if gpu else None)
+    begun_here = not dist.is_initialized()
+    if begun_here:
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE, device_id=place if gpu else None)
     try:
         yield Workers(int(os.environ["RANK"]), count, place, shard)
     except RuntimeError as error:
@@ -190,7 +192,8 @@ def open_workers(*, device: str = "auto", shard: bool = False, batch_size: int) 
             raise
         raise WorkerError(f"another worker has gone, and may have said why: {str(error).splitlines()[0]}") from None
     finally:
-        dist.destroy_process_group()
+        if begun_here:
+            dist.destroy_process_group()
 
 
 # How gloo and NCCL say that nobody is there.

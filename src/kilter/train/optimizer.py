@@ -161,7 +161,7 @@ class Updater:
                 gradient.add_(noise, alpha=deviation)
 
     def _copies(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
-        pairs = zip(self._updated, self.parameters, strict=True)
+        pairs = zip(self._updated, self._own, strict=True)
         return [(wide, narrow) for wide, narrow in pairs if wide is not narrow]
 
     def _let_go_of_wide_copies(self) -> None:
