@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,23 +22,27 @@ from kilter.objectives import OBJECTIVES
 from kilter.tokens.encoding import EncodedDemonstration
 from kilter.train.align import align
 from kilter.train.batches import Batch, demonstration_batch, pair_batch
-from kilter.train.config import AlignConfig
+from kilter.train.config import AlignConfig, SftConfig
 from kilter.train.optimizer import Updater
+from kilter.train.sft import sft
 from kilter.train.step import accumulate_gradient
 from model.plain import in_float64
-from train.runs import quiet
+from train.runs import SHAPE, quiet
 from train.test_step import ROWS
 
 OBJECTIVES_TRIED = ("dpo", "kto", "ipo_mean", "sft")
 # How many rows, and the node budget: one micro-batch each; several, not as many on each; units split; none for one.
 CUTS = {"whole": (8, 10_000), "several": (8, 25), "split": (8, 14), "one row": (1, 10_000)}
-RUNS = {
+RUNS: dict[str, dict[str, Any]] = {
     "replicated": {"objective": "dpo"},
     "sharded": {"objective": "dpo", "shard": True},
     "kto sharded": {"objective": "kto", "shard": True, "node_budget": 64},
+    "recomputed": {"objective": "ipo_mean", "shard": True, "activation_checkpointing": True, "keep_best": True},
+    "adapter": {"objective": "dpo", "lora_rank": 4, "node_budget": 64},
     "noise": {"objective": "dpo", "gradient_noise": 0.01},
     "bfloat16": {"objective": "dpo", "weights": "bfloat16", "precision": "bfloat16", "shard": True},
 }
+FRESH: dict[str, Any] = {"from_scratch": SHAPE, "max_steps": 6, "holdout": 8, "batch_size": 8, "device": "cpu"}
 
 
 def batch_of(name: str, rows: int, node_budget: int, workers: Workers = ALONE) -> Batch:
@@ -84,7 +89,11 @@ def gradients(directory: Path) -> None:
                     save_file(gradient, directory / f"{name} {cut} {shard}.safetensors")
             updater = Updater(policy, learning_rate=1e-3, weight_decay=0.0, max_grad_norm=1.0, workers=workers)
             accumulate_gradient(
-                policy, reference, batch_of("dpo", *CUTS["several"], workers), OBJECTIVES["dpo"], OBJECTIVES["dpo"].options
+                policy,
+                reference,
+                batch_of("dpo", *CUTS["several"], workers),
+                OBJECTIVES["dpo"],
+                OBJECTIVES["dpo"].options,
             )
             kept = sum(own_part(p).nbytes + own_part(p.grad).nbytes for p in policy.parameters())
             norm = updater.step()
@@ -104,7 +113,8 @@ def runs(directory: Path) -> None:
     given = json.loads((directory / "settings.json").read_text())
     for name, settings in RUNS.items():
         align(AlignConfig(**given, out=directory / name, **settings), quiet())
-    # Begun by one worker, gone on with by two; and begun by two, to be gone on with by one.
+    sft(SftConfig(**FRESH, data=given["data"], out=directory / "fresh", shard=True), quiet())
+    # Begun by one worker.
     align(AlignConfig.model_validate({"resume": directory / "one to two", "shard": True}), quiet())
 
 
