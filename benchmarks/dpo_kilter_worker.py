@@ -1,10 +1,11 @@
-"""kilter's half of dpo_vs_trl.py: DPO steps on given token ids, in a process of its own."""
+"""DPO steps of kilter on given token ids, in a process of its own: for dpo_vs_trl.py and ways_to_train.py."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 from kilter.train.machine import settle
@@ -19,6 +20,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--node-budget", type=int, default=2048)
+    parser.add_argument("--lora-rank", type=int)
+    parser.add_argument("--activation-checkpointing", action="store_true")
+    parser.add_argument("--optimizer", choices=("adamw", "adafactor"), default="adamw")
+    parser.add_argument("--weights", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
@@ -33,6 +38,7 @@ def run(rows: list[dict[str, list[int]]], given: argparse.Namespace) -> dict[str
     import torch
 
     from kilter.data.records import Origin
+    from kilter.model.adapter import LoraSettings, reference_of, train_adapter
     from kilter.model.loading import load_scorer
     from kilter.objectives import objective, resolve_options
     from kilter.tokens.encoding import EncodedPair
@@ -52,9 +58,16 @@ def run(rows: list[dict[str, list[int]]], given: argparse.Namespace) -> dict[str
         )
         for i, row in enumerate(rows)
     ]
-    policy = load_scorer(given.model, precision=given.dtype, device=given.device, prove=False)
-    reference = load_scorer(given.model, precision=given.dtype, device=given.device, prove=False).frozen()
-    updater = Updater(policy, learning_rate=5e-5, weight_decay=0.0, max_grad_norm=1.0)
+    load = partial(
+        load_scorer, given.model, precision=given.dtype, weights=given.weights, device=given.device, prove=False
+    )
+    policy = load()
+    if given.lora_rank:
+        train_adapter(policy.model, LoraSettings(rank=given.lora_rank))
+    reference = reference_of(policy) if given.lora_rank else load().frozen()
+    if given.activation_checkpointing:
+        policy.recompute_activations()
+    updater = Updater(policy, learning_rate=5e-5, weight_decay=0.0, max_grad_norm=1.0, optimizer=given.optimizer)
     dpo, options = objective("dpo"), resolve_options("dpo", {"beta": 0.1})
     cuts = [pairs[i : i + given.batch] for i in range(0, given.batch * given.steps, given.batch)]
     batches = made_ahead(
@@ -64,7 +77,7 @@ def run(rows: list[dict[str, list[int]]], given: argparse.Namespace) -> dict[str
         ),
     )
     steps = []
-    for batch in batches:
+    for _, batch in batches:
         begin = time.perf_counter()
         scores = accumulate_gradient(policy, reference, batch, dpo, options)
         norm = updater.step()

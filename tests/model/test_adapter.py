@@ -201,9 +201,11 @@ def test_adapter_weights_are_float32_on_a_bfloat16_base(tiny_model: MakeModel) -
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
 
 
-@pytest.mark.parametrize("shape", ["llama", "gemma2"])
+@pytest.mark.parametrize("shape", ["llama", "gemma2", "gpt2"])
 def test_dropout_acts_on_a_training_policy_alone(shape: str, tiny_model: MakeModel) -> None:
-    model = adapted(tiny_model(shape), LoraSettings(rank=3, dropout=0.5))
+    """The adapter's, and what the model itself drops out."""
+    own = {"attn_pdrop": 0.0, "embd_pdrop": 0.5, "resid_pdrop": 0.5} if shape == "gpt2" else {}
+    model = adapted(tiny_model(shape, **own), LoraSettings(rank=3, dropout=0.5))
     policy, prepared = Scorer(model), tree()
     with torch.no_grad():
         still = scores(policy, prepared)

@@ -180,3 +180,29 @@ def test_a_reference_that_scores_otherwise_stops_the_run_at_its_first_step(
     with pytest.raises(Exception, match="before the first update"):
         run("dpo", start, pairs_file, tmp_path / "run", console)
     assert not (tmp_path / "run" / "model").exists()
+
+
+def test_answers_are_sampled_at_evaluations_and_their_kl_is_nil_at_the_start(start, pairs_file, tmp_path, console):
+    run("dpo", start, pairs_file, tmp_path / "run", console, sample_eval=6, sample_tokens=8, eval_every=3)
+    rows = [row for row in RunDirectory(tmp_path / "run").read_metrics() if row.get("split") == "eval"]
+    assert [row["step"] for row in rows] == [0, 3, 6]
+    assert abs(rows[0]["sample_answer_kl"]) < 1e-5
+    assert rows[2]["sample_answer_kl"] > 3 * rows[2]["sample_answer_kl_se"] > 0
+    assert rows[0]["sampler_disagreement"] < 1e-4
+    samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert [sample["step"] for sample in samples] == [0] * 6 + [3] * 6 + [6] * 6
+    assert all(sample["tokens"] <= 8 for sample in samples)
+    assert sum(s["kl_policy_reference"] for s in samples[12:]) / 6 == pytest.approx(rows[2]["sample_answer_kl"])
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "KL(policy, reference) of answers" in card
+
+
+def test_the_model_card_says_what_was_trained_on_what_and_what_came_of_it(start, pairs_file, tmp_path, console):
+    aligned = run("ipo", start, pairs_file, tmp_path / "run", console, beta=0.2)
+    card = (aligned.model / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    for said in ("48 examples; 16 held out", "arXiv 2310.12036", "| beta | `0.2` |", "| learning_rate | `0.001` |"):
+        assert said in card
+    assert hashlib.sha256(pairs_file.read_bytes()).hexdigest()[:16] in card
+    accuracy = next(line for line in card.splitlines() if line.startswith("| accuracy"))
+    assert f"| {aligned.after.correct_P.mean():.3f} |" in accuracy

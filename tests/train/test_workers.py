@@ -112,6 +112,8 @@ def assert_same_but_for_rounding(directory: Path, whole: Path, *, weights: float
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     for row, wanted in zip(ours, theirs, strict=True):
         assert row["loss"] == pytest.approx(wanted["loss"], rel=loss)
+        for name in ("grad_norm", "accuracy", "sample_log_prob", "sample_answer_kl"):
+            assert row.get(name) == pytest.approx(wanted.get(name), rel=100 * loss, abs=loss)
     moved, wanted = (
         {k: v for file in sorted((path / "model").glob("*.safetensors")) for k, v in load_file(file).items()}
         for path in (directory, whole)

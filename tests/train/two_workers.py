@@ -39,6 +39,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "kto sharded": {"objective": "kto", "shard": True, "node_budget": 64},
     "recomputed": {"objective": "ipo_mean", "shard": True, "activation_checkpointing": True, "keep_best": True},
     "adapter": {"objective": "dpo", "lora_rank": 4, "node_budget": 64},
+    "sampled": {"objective": "dpo", "shard": True, "sample_eval": 4, "sample_tokens": 8},
     "noise": {"objective": "dpo", "gradient_noise": 0.01},
     "bfloat16": {"objective": "dpo", "weights": "bfloat16", "precision": "bfloat16", "shard": True},
 }

@@ -18,7 +18,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -121,6 +121,14 @@ class RunDirectory:
             if self._metrics is None:
                 self._metrics = (self.path / METRICS).open("a", buffering=1, encoding="utf-8", newline="\n")
             self._metrics.write(line)
+
+    def append_samples(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Add lines to samples.jsonl, one an answer."""
+        if not self.write:
+            return
+        path = self.path / SAMPLES
+        with run_error(path), path.open("a", encoding="utf-8", newline="\n") as file:
+            file.writelines(map(json_line, rows))
 
     def read_metrics(self) -> list[dict[str, object]]:
         """Return the rows of metrics.jsonl, without a last line that was cut off in the middle of a write."""

@@ -93,15 +93,19 @@ def _window(mixer: Any) -> int | None:
 def _norm_linear(x: Tensor, norm: Any, linears: tuple[nn.Module, ...], type_: torch.dtype) -> tuple[Tensor, ...]:
     """x itself, to be passed on as the residual, and linear layers of its RMS norm."""
     parts = [_parts(linear) for linear in linears]
+    weights: list[Tensor] = [part.base.weight for part in parts]
+    biases: list[Tensor | None] = [part.base.bias for part in parts]
     downs = [part.low_rank.down for part in parts if part.low_rank is not None]
-    weights, biases = [part.base.weight for part in parts], [part.base.bias for part in parts]
+    if downs:  # one more linear layer, whose output falls apart
+        weights.append(torch.cat(downs))
+        biases.append(None)
     x, *outs = _NormLinear.apply(  # type: ignore[no-untyped-call]
-        x, norm.weight, norm.variance_epsilon, type_, *weights, *downs, *biases, *[None] * len(downs)
+        x, norm.weight, norm.variance_epsilon, type_, *weights, *biases
     )
-    lows = iter(outs[len(parts) :])
+    lows = iter(outs.pop().split([len(down) for down in downs], -1) if downs else ())
     adapted = (
         out if part.low_rank is None else _add_up(out, next(lows), part.low_rank)
-        for out, part in zip(outs[: len(parts)], parts, strict=True)
+        for out, part in zip(outs, parts, strict=True)
     )
     return x, *adapted
 

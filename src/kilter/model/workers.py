@@ -129,6 +129,18 @@ class Workers:
             if self.sharded:
                 _shard(scorer)
 
+    @contextmanager
+    def gathered(self, scorer: Scorer) -> Iterator[None]:
+        """Together: where a sharded scorer's model may be called by itself, as to generate; all workers do the same."""
+        if not isinstance(scorer, FSDPModule):
+            yield
+            return
+        scorer.unshard()
+        try:
+            yield
+        finally:
+            scorer.reshard()
+
     def whole_state(self, module: nn.Module) -> dict[str, Tensor] | None:
         """Together: a sharded module's whole state on the first worker's CPU (elsewhere empty); None if not sharded."""
         if not self.sharded:

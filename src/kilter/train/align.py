@@ -17,9 +17,11 @@ from kilter.data.run_directory import RunDirectory
 from kilter.data.staging import staged_file
 from kilter.errors import ConfigError
 from kilter.measure.pairs import Floats, ScoredPairs, score_pairs, summary
+from kilter.measure.samples import NGRAM, SampleEvaluation, sample_evaluation
 from kilter.measure.statistics import paired_difference
 from kilter.model.fingerprint import model_fingerprint, template_fingerprint, tokenizer_fingerprint
 from kilter.model.loading import load_tokenizer
+from kilter.model.sampler import SamplingSettings, check_room
 from kilter.model.scorer import Scorer
 from kilter.model.workers import Workers, open_workers
 from kilter.objectives import Objective, PairScores, objective, resolve_options
@@ -34,6 +36,8 @@ from kilter.train.setup import begin_run, make_encoder, read_examples, seed_ever
 from kilter.train.step import mean_loss
 from kilter.train.stops import Stop
 from kilter.train.weights import load_policy, load_reference, restore_weights, save_result, save_weights, weights_size
+
+UNITS = "Log-ratios are to the reference; KL is exact, over the whole vocabulary; both are in nats."
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,10 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
     )
     workers.spread(policy, reference)
     scored: dict[int, ScoredPairs] = {}
+    sampled: dict[int, SampleEvaluation] = {}
+    prompts = [pair.chosen.ids[: pair.chosen.first] for pair in eval_pairs[: config.sample_eval]]
+    settings = SamplingSettings(config.sample_tokens, config.sample_temperature)
+    check_room(policy, prompts, config.sample_tokens)
 
     def make_batch(positions: Sequence[int]) -> Batch:
         return _batch([pairs[i] for i in positions], row, config, policy, workers)
@@ -109,10 +117,28 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
             workers=workers,
         )
 
+    def sample(stop: Stop) -> SampleEvaluation:
+        with workers.gathered(policy):
+            return sample_evaluation(
+                policy,
+                reference,
+                prompts,
+                settings,
+                tokenizer=tokenizer,
+                seed=config.seed,
+                node_budget=config.node_limit,
+                on_progress=stop.check,
+            )
+
     def evaluate(step: int, stop: Stop) -> float:
         scored[step] = score(stop)
         loss = _mean_loss(policy, reference, eval_pairs, scored[step], row, options, config, workers)
-        run.append_metrics({"step": step, "split": "eval", "loss": loss, **summary(scored[step])})
+        found = {"step": step, "split": "eval", "loss": loss, **summary(scored[step])}
+        if prompts:
+            sampled[step] = sample(stop)
+            run.append_samples({"step": step, **one} for one in sampled[step].rows(tokenizer))
+            found |= sampled[step].summary()
+        run.append_metrics(found)
         if step == 0:
             workers.on_main(_save_scores, scored[0], run.before)
         return loss
@@ -146,14 +172,20 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
             restore_weights(policy, best.path)
             console.print(f"the best evaluation was that of step {best.step}: its model is the result", highlight=False)
         before = after = None
+        table, note = [], ""
+        step = done.step if best is None else best.step
         if eval_pairs:
             before = ScoredPairs.from_arrays(load_file(run.before))
-            after = scored.get(done.step if best is None else best.step) or score(Stop())
-        table = [] if before is None or after is None else account(before, after)
-        card = _card(run, config, row, table)
+            after = scored.get(step) or score(Stop())
+            table = account(before, after)
+        if prompts:
+            note = said_of_samples(sampled.get(step) or sample(Stop()))
+        card = _card(run, config, row, table, note)
         save_result(run, policy, tokenizer, config.model, card, merged=config.merge, workers=workers)
     if table:
         console.print(_shown(table, len(eval_pairs)))
+    if note:
+        console.print(note, highlight=False, soft_wrap=True)
     console.print(f"model: {run.model}\nmetrics: {run.path / 'metrics.jsonl'}", highlight=False, soft_wrap=True)
     return Aligned(run.model, before, after)
 
@@ -254,12 +286,26 @@ def _shown(rows: list[list[str]], pairs: int) -> Table:
     return table
 
 
-def _card(run: RunDirectory, config: AlignConfig, row: Objective, table: list[list[str]]) -> str:
+def said_of_samples(sampled: SampleEvaluation) -> str:
+    """What answers of the result's own are like, in a sentence or two."""
+    said = (
+        f"{len(sampled.scored)} sampled answers ({sampled.settings.describe()}): {sampled.tokens.value:.1f} tokens, "
+        f"{sampled.finished.value:.0%} of them whole, {sampled.repetition.value:.1%} of {NGRAM}-grams repeated"
+    )
+    if (found := sampled.answer_kl) is not None:
+        name = "KL(policy, reference) of answers" if sampled.settings.faithful else "token KL(policy, reference) summed"
+        said += f"; {name}: {found.kl.value:.3f} nats (standard error {found.kl.error:.3f})"
+    return f"{said}. Sampler and Scorer differ by at most {sampled.disagreement.largest:.1g} nats a token."
+
+
+def _card(run: RunDirectory, config: AlignConfig, row: Objective, table: list[list[str]], note: str) -> str:
     return model_card(
         config,
         title=f"{Path(config.model).name}, aligned",
         objective=f"{config.objective}: {row.summary} ({row.paper}).",
         facts=run.read_manifest(),
         results=table,
-        note="Log-ratios are to the reference, KL is exact over the whole vocabulary, both in nats." if table else "",
+        note=(
+            f"Log-ratios are to the reference, KL is exact over the whole vocabulary, in nats. {note}" if table else ""
+        ),
     )

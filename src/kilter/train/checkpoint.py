@@ -123,7 +123,7 @@ class Keeper:
         with self.checkpoints.save(progress.step, size=size, pinned=self._pinned(progress)) as directory:
             self.save_weights(directory, weights)
             try:
-                save_file(tensors, directory / TRAINING)
+                save_file(_apart(tensors), directory / TRAINING)
             except SafetensorError as error:
                 raise OSError(str(error)) from error
             (directory / PROGRESS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -206,6 +206,17 @@ def flattened(nested: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Te
         else:
             plain[name] = value
     return tensors, plain
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same with no memory in common, as safetensors wants it: optimisers may share tables."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        known = tensor.data_ptr() in seen and tensor.numel() > 0
+        apart[name] = tensor.clone() if known else tensor
+        seen.add(tensor.data_ptr())
+    return apart
 
 
 def unflattened(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> dict[str, Any]:

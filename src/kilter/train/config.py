@@ -96,6 +96,9 @@ class RunConfig(BaseModel):
     lora_variant: Literal["lora", "rslora", "dora"] | None = Field(
         None, description="rslora divides by the root of the rank (arXiv 2312.03732); dora: arXiv 2402.09353."
     )
+    quantise: Literal["none", "8bit", "4bit"] = Field(
+        "none", description="Bits of an adapter's frozen base; needs a GPU and bitsandbytes."
+    )
     merge: bool = Field(False, description="Save the model with its adapter merged into the weights.")
 
     @model_validator(mode="before")

@@ -82,7 +82,7 @@ def _write_down(run: RunDirectory, config: RunConfig, method: str, facts: Mappin
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
     }
-    if run.exists:
+    if config.resume is not None and run.exists:
         check_unchanged(run, facts)
         manifest = run.read_manifest()
         manifest = manifest | {"resumed": [*manifest.get("resumed", []), now]}

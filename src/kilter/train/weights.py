@@ -51,6 +51,8 @@ def load_policy(name: str, config: RunConfig, checkpoint: Checkpoint | None) -> 
             load_adapter_weights(policy.model, left_at / ADAPTER)
     if config.shard and has_adapter(policy.model):
         raise ConfigError("shard splits the weights that are trained, and an adapter has few; leave it out")
+    if config.quantise != "none" and not has_adapter(policy.model):
+        raise ConfigError("a quantised model cannot be trained, only an adapter on it; give lora_rank")
     if config.merge and not has_adapter(policy.model):
         raise ConfigError("merge is for adapters, and all weights are trained here; leave it out or give lora_rank")
     if config.activation_checkpointing:
@@ -76,6 +78,7 @@ def _load(name: str, config: RunConfig) -> Scorer:
         weights=config.weights,
         device=pick_device(config.device),
         strict=config.strict,
+        quantise=config.quantise,
     )
 
 

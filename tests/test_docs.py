@@ -1,4 +1,4 @@
-"""The README's commands and its Python run as they are printed, on a small model and small files."""
+"""Commands and Python of the README and the guides run as they are printed, on a small model and small files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 
 from test_cli import KILTER
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README, TRAINING = ROOT / "README.md", ROOT / "docs" / "guides" / "training.md"
 # What is downloaded, or takes minutes, and what stands for it here.
 SMALLER = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": "small-model",
@@ -24,16 +25,27 @@ SMALLER = {
 }
 
 
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The language and the text of each block of code."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path) -> list[str]:
+    printed = [smaller(text).replace("\\\n", " ") for language, text in blocks(page) if not language]
+    return [line for text in printed for line in text.splitlines() if line.startswith("kilter ")]
+
+
 def smaller(text: str) -> str:
     for printed, stand_in in SMALLER.items():
         text = text.replace(printed, stand_in)
     return text
 
 
-def python(code: str, *arguments: str, directory: Path) -> None:
+def python(code: str, *arguments: str, directory: Path) -> str:
     command = [sys.executable, "-c", code, *arguments]
     ran = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +68,29 @@ def test_every_stand_in_stands_for_something_printed() -> None:
 
 
 def test_commands_run_in_the_order_they_are_printed(directory: Path) -> None:
-    blocks = [smaller(text).replace("\\\n", " ") for language, text in BLOCKS if not language]
-    commands = [line for text in blocks for line in text.splitlines() if line.startswith("kilter ")]
-    assert len(commands) == 5
-    for command in commands:
+    printed = commands(README)
+    assert len(printed) == 5
+    for command in printed:
         if "--out runs/dpo" in command and (directory / "runs" / "dpo").exists():
             command += " --overwrite"  # the README has two examples of a run by that name
         python(KILTER, *shlex.split(command)[1:], directory=directory)
 
 
 def test_python_runs(directory: Path) -> None:
-    (code,) = (smaller(text) for language, text in BLOCKS if language == "python")
+    (code,) = (smaller(text) for language, text in blocks(README) if language == "python")
     python(code.replace("runs/dpo", "runs/python"), directory=directory)
+
+
+def test_the_guide_to_training_runs_as_it_is_printed(directory: Path) -> None:
+    here = directory / "guide"
+    shutil.copytree(directory / "small-model", here / "runs" / "sft" / "model")
+    shutil.copy(directory / "pairs.jsonl", here)
+    printed = commands(TRAINING)
+    assert len(printed) == 5
+    for command in printed:
+        command, _, file = command.partition(" > ")
+        if "--resume" in command:
+            shutil.rmtree(here / "runs" / "dpo" / "model")  # as if it had been stopped before its end
+        said = python(KILTER, *shlex.split(command)[1:], directory=here)
+        if file:
+            (here / file).write_text(said)
