@@ -144,7 +144,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., PreTrainedModel]:
     """Makes a seeded two-layer model of a shape in `TINY`, with weights so large that attention is far from even.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -9,6 +10,9 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from kilter.errors import KilterError, StoppedError
+
+# Which of torchrun's processes this is.
+WORKER = os.environ.get("RANK", "0")
 
 app = App(
     name="kilter",
@@ -35,7 +39,8 @@ def main() -> None:
     except CycloptsError as error:
         fail(in_a_line(error))
     except StoppedError as stopped:
-        print(stopped, file=sys.stderr)
+        if WORKER == "0":
+            print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except KilterError as error:
         fail(str(error))
@@ -46,7 +51,7 @@ def main() -> None:
 
 def fail(message: str) -> NoReturn:
     Console(stderr=True).print("[bold red]error:[/] ", end="")
-    print(message, file=sys.stderr)
+    print(message if WORKER == "0" else f"(worker {WORKER}) {message}", file=sys.stderr)
     sys.exit(1)
 
 

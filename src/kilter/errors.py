@@ -8,7 +8,8 @@
     ├── RunError             (OSError)          run directories and what is written there
     ├── NonFiniteError       (ArithmeticError)  a score, loss or gradient that is no number
     ├── OutOfMemoryError     (MemoryError)      a step that needs more memory than there is
-    └── StoppedError                            a run that stopped when asked, saved
+    ├── StoppedError                            a run that stopped when asked, saved
+    └── WorkerError                             a worker whose run another worker ended
 
 A message says what was found, what was wanted, and what to do. The command line prints it without a traceback;
 any other exception is a bug in kilter and keeps its traceback.
@@ -53,3 +54,7 @@ class StoppedError(KilterError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.signal = signal_number
+
+
+class WorkerError(KilterError):
+    """What ends the other workers of a run when one has stopped."""

@@ -44,11 +44,13 @@ _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 class RunDirectory:
     """The directory of one run; closing it closes the metrics file.
 
-    Making one touches nothing on disk: `create` begins a new run, `RunDirectory(path)` opens one that exists.
+    Making one touches nothing on disk: `create` begins a new run, `RunDirectory(path)` opens one that exists. Of
+    several processes that make one run, those that do not `write` leave its growing files to the one that does.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], *, write: bool = True) -> None:
         self.path = Path(path)
+        self.write = write
         self._metrics: IO[str] | None = None
 
     @classmethod
@@ -112,6 +114,8 @@ class RunDirectory:
         `read_metrics` gives them back as numbers. A row is flat: its values are numbers, strings, truth values
         or None.
         """
+        if not self.write:
+            return
         line = json_line(row)
         with run_error(self.path / METRICS):
             if self._metrics is None:
@@ -120,6 +124,8 @@ class RunDirectory:
 
     def append_samples(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Add lines to samples.jsonl, one an answer."""
+        if not self.write:
+            return
         path = self.path / SAMPLES
         with run_error(path), path.open("a", encoding="utf-8", newline="\n") as file:
             file.writelines(map(json_line, rows))
@@ -157,6 +163,8 @@ class RunDirectory:
     def cut_back(self, lengths: Mapping[str, int]) -> None:
         """Take growing files back to the lengths they had: what came after will be written again."""
         self.close()
+        if not self.write:
+            return
         for name in (METRICS, SAMPLES):
             path = self.path / name
             with run_error(path):
@@ -166,7 +174,9 @@ class RunDirectory:
     def delete_left_overs(self) -> None:
         """Delete what a process that was killed has left half written."""
         with run_error(self.path):
-            delete_left_overs(self.path)
+            for place in (self.path, self.checkpoints):
+                if place.is_dir():
+                    delete_left_overs(place)
 
     def close(self) -> None:
         """Close the metrics file; a later `append_metrics` opens it again."""

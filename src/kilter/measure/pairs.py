@@ -17,8 +17,9 @@ from kilter.measure.statistics import Interval, wilson
 from kilter.model.head import KL_POLICY_REFERENCE, KL_REFERENCE_POLICY, LOG_PROB, REFERENCE_LOG_PROB, RowFunction
 from kilter.model.prepared import PreparedTree
 from kilter.model.scorer import Scorer
+from kilter.model.workers import ALONE, Workers
 from kilter.tokens.encoding import EncodedPair
-from kilter.tokens.packing import pack
+from kilter.tokens.packing import deal, pack_dealt
 
 Floats = NDArray[np.float64]
 
@@ -95,10 +96,12 @@ def score_pairs(
     exact_kl: bool = False,
     node_budget: int = 2048,
     on_progress: Callable[[int], None] = lambda pairs: None,
+    workers: Workers = ALONE,
 ) -> ScoredPairs:
-    """Score pairs under the policy, and under the reference where there is one.
+    """Score pairs under the policy, and under the reference where there is one; several workers share the pairs.
 
-    `exact_kl` adds full-vocabulary token KL both ways. `on_progress` is told of pairs as they are scored.
+    `exact_kl` adds full-vocabulary token KL both ways. `on_progress` is told of pairs as they are scored, as often on
+    each worker.
     """
     functions: list[RowFunction] = [LOG_PROB]
     if reference is not None:
@@ -106,15 +109,19 @@ def score_pairs(
         functions += [KL_POLICY_REFERENCE, KL_REFERENCE_POLICY] if exact_kl else []
     sums = np.zeros((len(functions), 2 * len(pairs)))
     tokens = np.zeros(2 * len(pairs))
-    for micro in pack([(pair.chosen, pair.rejected) for pair in pairs], node_budget=node_budget).micro_batches:
+    units = [(pair.chosen, pair.rejected) for pair in pairs]
+    packings = pack_dealt(units, deal(units, workers.count), workers.count, node_budget=node_budget)
+    for micro in packings[workers.rank].micro_batches:
         tree = PreparedTree(micro.tree.padded(policy.node_multiple), policy.device)
         with torch.no_grad():
             values = policy(tree, functions, reference=reference)
         for row, function, value in zip(sums, functions, values, strict=True):
             summed = tree.sum_edges(value) if function.per_target else tree.sum_rows(value)
             row[micro.completion_C] = summed.double().cpu().numpy()
-        tokens[micro.completion_C] = tree.weight_C.double().cpu().numpy()
+        tokens[micro.completion_C] = micro.tree.weight_C
         on_progress(int(np.count_nonzero(micro.completion_C % 2)))
+    for array in (sums, tokens):
+        array[...] = workers.sum_(torch.from_numpy(array).to(workers.device)).cpu().numpy()
     return ScoredPairs(*(AnswerScores(tokens[side::2], *(row[side::2] for row in sums)) for side in (0, 1)))
 
 

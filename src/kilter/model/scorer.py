@@ -188,11 +188,13 @@ class Scorer(nn.Module):
 
         `reference` is the model whose distributions stand beside the policy's, for those functions that compare.
         """
-        beside = None
-        if reference is not None:
-            with torch.no_grad():
-                beside = Beside(reference.head, reference.hidden(tree))
+        beside = None if reference is None else reference.beside(tree)
         return head_rows(self.head, self.hidden(tree, embeddings_TD), _targets(tree), functions, beside=beside)
+
+    @torch.no_grad()
+    def beside(self, tree: PreparedTree) -> Beside:
+        """This model's distributions, to stand beside another's."""
+        return Beside(self.head, self.hidden(tree))
 
     def loss(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,6 +54,47 @@ def pack(units: Sequence[Sequence[TokenSequence]], *, node_budget: int, sharing_
         order = order[taken:]
     return Packing(tuple(batches), whole)
 
+
+def deal(units: Sequence[Sequence[TokenSequence]], workers: int) -> Ints:
+    """Which of so many workers takes each unit: the longest first, each to the one with least so far."""
+    length_U = [sum(len(s.ids) for s in unit) for unit in units]
+    owner_U, taken = np.zeros(len(units), np.int64), [0] * workers
+    for u in sorted(range(len(units)), key=lambda u: -length_U[u]):
+        owner_U[u] = min(range(workers), key=taken.__getitem__)
+        taken[owner_U[u]] += length_U[u]
+    return owner_U
+
+
+def pack_dealt(
+    units: Sequence[Sequence[TokenSequence]], owner_U: Ints, workers: int, *, node_budget: int
+) -> list[Packing]:
+    """A packing for each worker of the units dealt to it, with places in the list of all units.
+
+    All have as many micro-batches: the workers run them side by side, so those that have fewer are given empty ones.
+    """
+    place_U = np.cumsum([0, *map(len, units)])
+    packings = []
+    for worker in range(workers):
+        own = np.flatnonzero(owner_U == worker).tolist()
+        place_C = np.concatenate([np.arange(place_U[u], place_U[u + 1]) for u in own] or [np.arange(0)])
+        packing = pack([units[u] for u in own], node_budget=node_budget)
+        placed = tuple(MicroBatch(micro.tree, place_C[micro.completion_C]) for micro in packing.micro_batches)
+        packings.append(Packing(placed, packing.whole))
+    most = max(len(packing.micro_batches) for packing in packings)
+    return [replace(p, micro_batches=p.micro_batches + (EMPTY,) * (most - len(p.micro_batches))) for p in packings]
+
+
+# A node that no completion runs through: a model runs, and nothing comes of it.
+EMPTY = MicroBatch(
+    replace(
+        TokenTree.build([TokenSequence(np.zeros(1, np.int32), 0)]),
+        first_C=np.arange(0),
+        last_C=np.arange(0),
+        edge_start_C=np.arange(1),
+        unscored=0,
+    ),
+    np.arange(0),
+)
 
 _Piece = tuple[list[TokenSequence], list[int]]
 

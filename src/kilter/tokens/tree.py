@@ -100,6 +100,12 @@ class TokenTree:
     def completions(self) -> int:
         return len(self.first_C)
 
+    @property
+    def weight_C(self) -> Weights:
+        """The sum of each completion's edge weights: its length in scored tokens, where all weights are 1."""
+        completion_E = np.repeat(np.arange(self.completions), np.diff(self.edge_start_C))
+        return np.bincount(completion_E, self.edge_weight_E, self.completions).astype(np.float32)
+
     def path(self, node: int) -> Ints:
         """The nodes from the root to `node`, in order."""
         nodes = [node]

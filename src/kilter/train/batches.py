@@ -17,9 +17,10 @@ from torch import Tensor
 
 from kilter.data.records import Origin
 from kilter.model.prepared import PreparedTree
+from kilter.model.workers import ALONE, Workers
 from kilter.objectives import LabelledScores, Objective, PairScores
 from kilter.tokens.encoding import EncodedDemonstration, EncodedPair
-from kilter.tokens.packing import MicroBatch, pack
+from kilter.tokens.packing import Packing, deal, pack_dealt
 from kilter.tokens.sequence import TokenSequence
 from kilter.tokens.tree import Ints
 
@@ -37,11 +38,12 @@ class PreparedMicroBatch:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A global batch, packed.
+    """A global batch, and this worker's share of it, packed.
 
     `chosen` and `rejected` are places of completions, pair by pair; demonstrations are all `chosen`. `trained` holds
     those completions; `scored` also the `mismatched` ones, which only a no-gradient pass looks at. `whole` says that
-    no unit was split between micro-batches.
+    no unit was split between micro-batches. Only the micro-batches are this worker's own: all else, and the number
+    of micro-batches, is the same for all `workers`.
     """
 
     origins: tuple[Origin, ...]
@@ -53,10 +55,8 @@ class Batch:
     trained: tuple[PreparedMicroBatch, ...]
     scored: tuple[PreparedMicroBatch, ...]
     whole: bool
-
-    @property
-    def nodes(self) -> int:
-        return sum(len(micro.tree) for micro in self.trained)
+    nodes: int
+    workers: Workers = ALONE
 
     def denominator(self, objective: Objective) -> float:
         """What the summed loss of the global batch is divided by."""
@@ -97,6 +97,7 @@ def pair_batch(
     mismatched: bool = False,
     device: torch.device | str = "cpu",
     node_multiple: int = 1,
+    workers: Workers = ALONE,
 ) -> Batch:
     """Pairs as a batch: places 2p and 2p + 1 are chosen and rejected of pair p.
 
@@ -117,6 +118,7 @@ def pair_batch(
         node_budget=node_budget,
         device=device,
         node_multiple=node_multiple,
+        workers=workers,
     )
 
 
@@ -126,6 +128,7 @@ def demonstration_batch(
     node_budget: int,
     device: torch.device | str = "cpu",
     node_multiple: int = 1,
+    workers: Workers = ALONE,
 ) -> Batch:
     """Demonstrations as a batch, each a unit of its own."""
     return _batch(
@@ -137,6 +140,7 @@ def demonstration_batch(
         node_budget=node_budget,
         device=device,
         node_multiple=node_multiple,
+        workers=workers,
     )
 
 
@@ -155,40 +159,47 @@ def _batch(
     node_budget: int,
     device: torch.device | str,
     node_multiple: int,
+    workers: Workers,
 ) -> Batch:
     unit_C = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
     completions = len(unit_C) + sum(map(len, extra))
-    packing = pack(units, node_budget=node_budget)
+    owner_U = deal(units, workers.count)
+    packings = pack_dealt(units, owner_U, workers.count, node_budget=node_budget)
 
-    def prepared(packed: Sequence[MicroBatch], unit_C: Ints) -> tuple[PreparedMicroBatch, ...]:
+    def prepared(packings: Sequence[Packing], unit_C: Ints) -> tuple[PreparedMicroBatch, ...]:
         return tuple(
             PreparedMicroBatch(
                 PreparedTree(micro.tree.padded(node_multiple), device),
                 torch.from_numpy(micro.completion_C).to(device),
                 unit_C[micro.completion_C],
             )
-            for micro in packed
+            for micro in packings[workers.rank].micro_batches
         )
 
-    trained = scored = prepared(packing.micro_batches, unit_C)
+    trained = scored = prepared(packings, unit_C)
+    every = packings
     if extra:
         # A prompt with another's answer may be longer than any row; only a pass without gradient sees it.
         longest = max(len(sequence.ids) for unit in extra for sequence in unit)
-        every = pack([*units, *extra], node_budget=max(node_budget, longest)).micro_batches
+        owner_U = np.concatenate([owner_U, owner_U])  # each beside the unit that has its prompt
+        every = pack_dealt([*units, *extra], owner_U, workers.count, node_budget=max(node_budget, longest))
         scored = prepared(every, np.arange(completions, dtype=np.int64))
-    weight_C = torch.zeros(completions, device=device)
-    for micro in scored:
-        weight_C[micro.place_C] = micro.tree.weight_C
+    weight_C = torch.zeros(completions)
+    for micro in (micro for packing in every for micro in packing.micro_batches):
+        weight_C[micro.completion_C] = torch.from_numpy(micro.tree.weight_C)
+    nodes = [len(micro.tree) for packing in packings for micro in packing.micro_batches]
     return Batch(
         origins,
         completions,
         chosen=torch.from_numpy(chosen).to(device),
         rejected=torch.from_numpy(rejected).to(device),
         mismatched=torch.arange(len(unit_C), completions, device=device),
-        weight_C=weight_C,
+        weight_C=weight_C.to(device),
         trained=trained,
         scored=scored,
-        whole=packing.whole,
+        whole=all(packing.whole for packing in packings),
+        nodes=sum(-(-count // node_multiple) * node_multiple for count in nodes),
+        workers=workers,
     )
 
 

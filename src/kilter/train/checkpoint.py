@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,8 +24,10 @@ from kilter.data.checkpoints import Checkpoint, Checkpoints, fault_of
 from kilter.data.run_directory import RunDirectory
 from kilter.data.staging import staged
 from kilter.errors import RunError
+from kilter.model.workers import Workers
 from kilter.train.config import RunConfig
 from kilter.train.optimizer import Updater
+from kilter.train.weights import Weights
 from kilter.train.writing import system_errors
 
 TRAINING, PROGRESS = "training.safetensors", "progress.json"
@@ -54,26 +57,21 @@ class Progress:
 
 
 class Keeper:
-    """Saves a run's state when that is due, and gives it back.
-
-    `save_weights` writes the weights into a directory, `reference` is the reference's fingerprint (None without one),
-    and `weights_size` how many bytes the weights take.
-    """
+    """Saves a run's state when that is due, and gives it back; `reference` is the reference's fingerprint."""
 
     def __init__(
         self,
         run: RunDirectory,
         config: RunConfig,
         method: str,
+        weights: Weights,
         *,
-        save_weights: Callable[[Path], None],
-        weights_size: int,
-        reference: str | None,
+        reference: str | None = None,
         begin: Checkpoint | None = None,
     ) -> None:
         self.run, self.config, self.method = run, config, method
-        self.save_weights, self.weights_size, self.reference = save_weights, weights_size, reference
-        self.begin = begin
+        self.weights, self.workers = weights, weights.workers
+        self.reference, self.begin = reference, begin
         later = [c.step for c in Checkpoints(run.checkpoints) if begin is None or c.step > begin.step]
         self.checkpoints = Checkpoints(run.checkpoints, keep=config.keep, doubtful=later)
         self.saved_step = 0 if begin is None else begin.step
@@ -84,20 +82,34 @@ class Keeper:
         return self.config.keep_best or self.config.patience is not None
 
     def due(self, progress: Progress) -> bool:
-        """Whether it is time for a checkpoint."""
+        """Together: whether it is time for a checkpoint."""
         if progress.step == self.saved_step:
             return False
         if self.config.save_steps is not None:
             return progress.step % self.config.save_steps == 0
-        return self.config.save_seconds is not None and time.monotonic() - self.saved_at >= self.config.save_seconds
+        if self.config.save_seconds is None:
+            return False
+        return bool(self.workers.of_main(time.monotonic() - self.saved_at >= self.config.save_seconds))
 
     def save(self, progress: Progress, updater: Updater) -> Path:
-        """Save a checkpoint, if there is none of this step yet; returns where it is."""
+        """Together: save a checkpoint, if there is none of this step yet; returns where it is."""
         path = self.checkpoints.at(progress.step)
-        if progress.step == self.saved_step and path.is_dir():
+        if progress.step == self.saved_step and self.workers.of_main(path.is_dir()):
             return path
-        tensors, numbers = flattened({"optimizer": updater.state(), "random": random_state()})
-        size = self.weights_size + sum(t.numel() * t.element_size() for t in tensors.values())
+        random = {kind: dict(enumerate(self.workers.gather(state))) for kind, state in random_state().items()}
+        flat = flattened({"optimizer": updater.state(), "random": random})
+        self.workers.on_main(self._write, progress, *flat, self.weights.state())
+        self.saved_step, self.saved_at = progress.step, time.monotonic()
+        return path
+
+    def _write(
+        self,
+        progress: Progress,
+        tensors: dict[str, Tensor],
+        numbers: dict[str, Any],
+        weights: dict[str, Tensor] | None,
+    ) -> None:
+        size = self.weights.size + sum(t.numel() * t.element_size() for t in tensors.values())
         facts = {
             "progress": asdict(progress),
             "reference_sha256": self.reference,
@@ -105,12 +117,10 @@ class Keeper:
             "numbers": numbers,
         }
         with self.checkpoints.save(progress.step, size=size, pinned=self._pinned(progress)) as directory:
-            self.save_weights(directory)
+            self.weights.save(directory, weights)
             with system_errors():
                 save_file(_apart(tensors), directory / TRAINING)
             (directory / PROGRESS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        self.saved_step, self.saved_at = progress.step, time.monotonic()
-        return path
 
     def append_metrics(self, row: Mapping[str, object]) -> None:
         """Add a row to the run's metrics; where that fails, the error says what there is to go on from."""
@@ -119,14 +129,16 @@ class Keeper:
         except RunError as error:
             raise RunError(self.checkpoints.account(error, f"metrics in {self.run.path}", 0)) from error
 
-    @contextmanager
-    def result(self) -> Iterator[Path]:
-        """Yield an empty directory that becomes the run's model when the block succeeds."""
+    def finish(self, card: str) -> None:
+        """Together: write the run's result, with its model card; there whole or not at all."""
+        self.workers.on_main(self._write_result, self.weights.state(), card)
+
+    def _write_result(self, state: dict[str, Tensor] | None, card: str) -> None:
         try:
             with staged(self.run.model) as directory:
-                yield directory
+                self.weights.save_result(directory, state, card, merged=self.config.merge)
         except RunError as error:
-            account = self.checkpoints.account(error, f"the model in {self.run.model}", self.weights_size)
+            account = self.checkpoints.account(error, f"the model in {self.run.model}", self.weights.size)
             raise RunError(account) from error
 
     def restore(self, updater: Updater) -> Progress:
@@ -136,6 +148,7 @@ class Keeper:
         """
         if self.begin is None:
             self.run.cut_back({})
+            set_random_state({}, self.workers, self.config.seed)
             return Progress()
         facts = read_facts(self.begin)
         if facts["reference_sha256"] != self.reference:
@@ -145,23 +158,27 @@ class Keeper:
             )
         state = unflattened(load_file(self.begin.path / TRAINING), facts["numbers"])
         updater.load_state(state.get("optimizer", {}))
-        set_random_state(state["random"])
+        set_random_state(state["random"], self.workers, self.config.seed, self.begin.step)
         self.run.cut_back(facts["lengths"])
         return Progress(**facts["progress"])
 
-    def best(self, progress: Progress, warn: Callable[[str], None]) -> Checkpoint | None:
-        """The checkpoint of the best evaluation, where one is to be kept and that was not the last.
-
-        Where it is not whole, `warn` is told, and it is None.
-        """
-        if not self.keeps_best or progress.best_step in (None, progress.step):
-            return None
-        checkpoint = Checkpoint(self.checkpoints.at(progress.best_step), progress.best_step)
-        fault = fault_of(checkpoint)
-        if fault is None:
-            return checkpoint
-        warn(f"{checkpoint.path}, of the best evaluation, is not whole: {fault}; the last model is the result")
-        return None
+    def take_best(self, progress: Progress, console: Console) -> int:
+        """Together: give the policy the weights of the best evaluation, if they are wanted; returns the step of those
+        it has now. A checkpoint that is not whole is told of, and left."""
+        best = progress.best_step
+        if not self.keeps_best or best is None or best == progress.step:
+            return progress.step
+        checkpoint = Checkpoint(self.checkpoints.at(best), best)
+        if (fault := fault_of(checkpoint)) is not None:
+            console.print(
+                f"warning: {checkpoint.path}, of the best evaluation, is not whole: {fault}; the last model is the "
+                "result",
+                soft_wrap=True,
+            )
+            return progress.step
+        self.weights.restore(checkpoint.path)
+        console.print(f"the best evaluation was that of step {best}: its model is the result", highlight=False)
+        return best
 
     def _pinned(self, progress: Progress) -> set[int]:
         """The best of each checkpoint that will be left: a run taken up from it may end there."""
@@ -181,17 +198,23 @@ def read_facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def random_state() -> dict[str, Tensor]:
-    """The states of PyTorch's generators, as tensors of bytes."""
+    """The states of PyTorch's generators on this worker, as tensors of bytes."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def set_random_state(state: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+def set_random_state(state: Mapping[str, Mapping[str, Tensor]], workers: Workers, seed: int, step: int = 0) -> None:
+    """Take up this worker's states; a worker beyond those that were saved begins a stream of its own."""
+    name = str(workers.rank)
+    if name not in state.get("cpu", {}):
+        if not workers.is_main:
+            torch.manual_seed(int(np.random.SeedSequence([seed, workers.rank, step]).generate_state(1)[0]))
+        return
+    torch.set_rng_state(state["cpu"][name])
+    if name in state.get("cuda", {}) and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"][name])
 
 
 def flattened(nested: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -14,8 +14,9 @@ from torch import Tensor
 from kilter.data.records import Origin
 from kilter.errors import NonFiniteError
 from kilter.model.scorer import Scorer
+from kilter.model.workers import own_part
 from kilter.train.batches import Batch
-from kilter.train.step import StepScores, score_completions
+from kilter.train.step import StepScores, score_batch
 
 SHOWN = 5  # rows named in a message
 
@@ -26,7 +27,7 @@ def check_scores(
     """Raise NonFiniteError, naming the rows, where a score or the loss is not finite; `alone` makes a batch of each."""
     for name, scorer, score_C in (("reference", reference, scores.reference_C), ("policy", policy, scores.log_prob_C)):
         if scorer is not None and score_C is not None and not _finite(score_C):
-            found = [one for one in alone() if not _finite(score_completions(scorer, one.scored, one.completions))]
+            found = [one for one in alone() if not _finite(score_batch(scorer, one))]
             worst = float(score_C[~score_C.isfinite()][0])
             raise NonFiniteError(f"the {name}'s score is {worst} for {named(found or [batch])}")
     if not math.isfinite(scores.loss):
@@ -40,7 +41,8 @@ def without_finite_gradient(policy: Scorer, alone: Sequence[Batch]) -> list[Batc
         for micro in batch.trained:
             score, _ = policy.loss(micro.tree, lambda score, _: score.sum(), unit_C=None)
             score.backward()
-        if not all(_finite(p.grad) for p in policy.parameters() if p.grad is not None):
+        fault = not all(_finite(own_part(p.grad)) for p in policy.parameters() if p.grad is not None)
+        if batch.workers.largest(fault):
             found.append(batch)
         for parameter in policy.parameters():
             parameter.grad = None

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from kilter.errors import KilterError, NonFiniteError, StoppedError
 from kilter.model.scorer import Scorer
+from kilter.model.workers import ALONE, Workers
 from kilter.objectives import Objective
 from kilter.train.batches import Batch, batches_of, made_ahead, shuffled_stream
 from kilter.train.checkpoint import Keeper, Progress
@@ -42,6 +43,7 @@ class Task:
     make_batch: Callable[[Sequence[int]], Batch]
     evaluate: Callable[[int, Stop], float] | None = None
     starts_at_reference: bool = False
+    workers: Workers = ALONE
 
 
 def fit(task: Task, config: RunConfig, keeper: Keeper, console: Console, *, learning_rate: float) -> Progress:
@@ -57,13 +59,15 @@ def fit(task: Task, config: RunConfig, keeper: Keeper, console: Console, *, lear
         max_grad_norm=config.max_grad_norm,
         optimizer=config.optimizer,
         gradient_noise=config.gradient_noise,
+        seed=config.seed,
+        workers=task.workers,
     )
     steps = total_steps(task.examples, config)
     done = keeper.restore(updater)
     stream = shuffled_stream(task.examples, config.seed, done.step * config.batch_size)
     positions = batches_of(stream, config.batch_size, steps - done.step)
     with (
-        stop_on_signals(console) as stop,
+        stop_on_signals(console, task.workers) as stop,
         progress(console, "training", steps, done.step) as report,
         closing(made_ahead(positions, task.make_batch)) as batches,
     ):
@@ -71,6 +75,7 @@ def fit(task: Task, config: RunConfig, keeper: Keeper, console: Console, *, lear
             while True:
                 _evaluate_if_due(task, config, keeper, updater, done, steps, stop)
                 if done.step == steps or (config.patience is not None and done.since_best >= config.patience):
+                    task.workers.meet()
                     return done
                 if keeper.due(done):
                     keeper.save(done, updater)
@@ -94,7 +99,7 @@ def _evaluate_if_due(
     on_the_way = config.eval_every is not None and done.step % config.eval_every == 0
     if task.evaluate is None or done.evaluated == done.step or not (at_an_end or on_the_way):
         return
-    best = done.note(task.evaluate(done.step, stop))
+    best = done.note(task.workers.of_main(task.evaluate(done.step, stop)))
     if best and keeper.keeps_best:
         keeper.save(done, updater)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -87,11 +87,10 @@ def told_of_memory(policy: Scorer, batch: Batch) -> Iterator[None]:
             raise
     policy.zero_grad()
     largest = max(len(micro.tree) for micro in batch.scored)
-    half = max(MULTIPLE, largest // 2 // MULTIPLE * MULTIPLE)
-    try:
-        fitting = min(fitting_node_budget(policy, updated=True), half)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError):
-        fitting = half
+    fitting = half = max(MULTIPLE, largest // 2 // MULTIPLE * MULTIPLE)
+    # A sharded model runs on all workers together, and the others may have had memory enough.
+    with suppress(torch.OutOfMemoryError, MemoryError, RuntimeError):
+        fitting = half if batch.workers.sharded else min(fitting_node_budget(policy, updated=True), half)
     raise OutOfMemoryError(
         f"out of memory in a tree of {largest:,} nodes; about {fitting:,} would fit: go on with --resume and "
         f"--node-budget {fitting} (or auto)"

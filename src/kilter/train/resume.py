@@ -11,6 +11,7 @@ from kilter.data.checkpoints import Checkpoint, Checkpoints
 from kilter.data.run_directory import CONFIG, RunDirectory
 from kilter.data.toml import read_settings
 from kilter.errors import ConfigError, RunError
+from kilter.model.workers import ALONE, Workers
 from kilter.train.config import RunConfig
 
 # What the manifest says that must be so again, and what it is called in messages.
@@ -24,13 +25,15 @@ UNCHANGED = {
 }
 
 
-def open_run(config: RunConfig, method: str, console: Console) -> tuple[RunDirectory, Checkpoint | None]:
+def open_run(
+    config: RunConfig, method: str, console: Console, workers: Workers = ALONE
+) -> tuple[RunDirectory, Checkpoint | None]:
     """The run's directory, which is free or holds the run to be taken up, and the checkpoint to go on from.
 
     Raises ConfigError where a setting that matters is not what the run began with, RunError where the directory is
     in use, or the run is finished.
     """
-    run = RunDirectory(config.out)
+    run = RunDirectory(config.out, write=workers.is_main)
     if config.resume is None or not run.exists:
         run.check_free(overwrite=config.overwrite)
         return run, None

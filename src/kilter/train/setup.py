@@ -19,6 +19,7 @@ from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError
 from kilter.model.loading import longest_sequence
 from kilter.model.scorer import Scorer
+from kilter.model.workers import ALONE, Workers
 from kilter.tokens.encoding import Encoder, Limits
 from kilter.train.config import RunConfig
 from kilter.train.memory import fitting_node_budget
@@ -65,11 +66,19 @@ def _account(data: Dataset[Any]) -> dict[str, Any]:
     return {"path": str(data.path), "sha256": data.sha256, "format": data.format, "bad_rows": len(data.bad_rows)}
 
 
-def begin_run(run: RunDirectory, config: RunConfig, method: str, facts: Mapping[str, Any]) -> None:
-    """Write down what the run is, or, where it is taken up again, that it was, after checking that it is the same."""
+def begin_run(
+    run: RunDirectory, config: RunConfig, method: str, facts: Mapping[str, Any], workers: Workers = ALONE
+) -> None:
+    """Together: write down what the run is, or, where it is taken up again, that it was, once it is found the same."""
+    workers.meet()  # all have looked at the directory as it was
+    workers.on_main(_write_down, run, config, method, facts, workers.count)
+
+
+def _write_down(run: RunDirectory, config: RunConfig, method: str, facts: Mapping[str, Any], workers: int) -> None:
     packages = ("kilter", "torch", "transformers", "tokenizers", "numpy")
     now = {
         "command": sys.argv,
+        "workers": workers,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
     }
@@ -88,11 +97,11 @@ def begin_run(run: RunDirectory, config: RunConfig, method: str, facts: Mapping[
 C = TypeVar("C", bound=RunConfig)
 
 
-def with_node_limit(config: C, policy: Scorer, console: Console) -> C:
+def with_node_limit(config: C, policy: Scorer, console: Console, workers: Workers = ALONE) -> C:
     """The settings with a number for the node budget: where it is `auto`, as many nodes as there is memory for."""
     if config.node_budget != "auto":
         return config
-    budget = fitting_node_budget(policy)
+    budget = -workers.largest(-fitting_node_budget(policy))
     console.print(f"node budget: {budget:,}", highlight=False)
     return config.model_copy(update={"node_budget": budget})
 

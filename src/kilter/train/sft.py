@@ -17,6 +17,7 @@ from kilter.model.fingerprint import model_fingerprint, template_fingerprint, to
 from kilter.model.loading import AUTOCAST, DTYPE, load_tokenizer, pick_device
 from kilter.model.scorer import Scorer
 from kilter.model.scratch import fresh_model, fresh_tokenizer, parse_shape
+from kilter.model.workers import Workers, open_workers
 from kilter.objectives import objective
 from kilter.tokens.encoding import EncodedDemonstration
 from kilter.train.batches import Batch, demonstration_batch
@@ -28,7 +29,7 @@ from kilter.train.resume import open_run
 from kilter.train.setup import begin_run, make_encoder, read_examples, seed_everything, with_node_limit
 from kilter.train.step import score_completions
 from kilter.train.stops import Stop
-from kilter.train.weights import MODEL, load_policy, restore_weights, save_result, save_weights, weights_size
+from kilter.train.weights import MODEL, Weights, load_policy
 
 LEARNING_RATE, LEARNING_RATE_FROM_SCRATCH = 2e-5, 2e-3
 
@@ -38,14 +39,18 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
 
     Raises a KilterError (of data, configuration, model or run) for whatever the user can mend, and when asked to stop.
     """
-    console = console or Console(stderr=True)
+    with open_workers(device=config.device, shard=config.shard, batch_size=config.batch_size) as workers:
+        return _sft(config, workers, workers.console(console or Console(stderr=True)))
+
+
+def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
     row = objective("sft")
-    run, checkpoint = open_run(config, "sft", console)
+    run, checkpoint = open_run(config, "sft", console, workers)
     seed_everything(config.seed)
 
     data = read_examples(config, read_demonstrations, console)
     tokenizer, policy = _start(config, data.train, checkpoint)
-    config = with_node_limit(config, policy, console)
+    config = with_node_limit(config, policy, console, workers)
     encoder = make_encoder(tokenizer, config, policy)
     examples, report = encoder.encode_demonstrations(data.train)
     console.print(report.describe(), highlight=False, soft_wrap=True)
@@ -61,35 +66,26 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
         "encoding": asdict(report),
         "scoring_path": policy.path,
     }
-    begin_run(run, config, "sft", facts | ({"model_sha256": model_fingerprint(policy)} if checkpoint is None else {}))
+    start = {"model_sha256": model_fingerprint(policy)} if checkpoint is None else {}
+    begin_run(run, config, "sft", facts | start, workers)
+    workers.spread(policy)
 
     def make_batch(positions: Sequence[int]) -> Batch:
-        return _batch([examples[i] for i in positions], config, policy)
+        return _batch([examples[i] for i in positions], config, policy, workers)
 
     def evaluate(step: int, stop: Stop) -> float:
-        loss = _mean_loss(policy, eval_examples, config, stop)
+        loss = _mean_loss(policy, _batch(eval_examples, config, policy, workers), stop)
         run.append_metrics({"step": step, "split": "eval", "loss": loss})
         return loss
 
-    task = Task(policy, None, row, {}, len(examples), make_batch, evaluate if eval_examples else None)
-    keeper = Keeper(
-        run,
-        config,
-        "sft",
-        save_weights=lambda directory: save_weights(directory, policy, tokenizer, config.model or ""),
-        weights_size=weights_size(policy),
-        reference=None,
-        begin=checkpoint,
-    )
+    task = Task(policy, None, row, {}, len(examples), make_batch, evaluate if eval_examples else None, workers=workers)
+    keeper = Keeper(run, config, "sft", Weights(policy, tokenizer, config.model or "", workers), begin=checkpoint)
     rate = config.learning_rate or (LEARNING_RATE if config.model else LEARNING_RATE_FROM_SCRATCH)
     with run:
         done = fit(task, config, keeper, console, learning_rate=rate)
-        best = keeper.best(done, lambda text: console.print(f"warning: {text}", soft_wrap=True))
-        if best is not None:
-            restore_weights(policy, best.path)
-            console.print(f"the best evaluation was that of step {best.step}: its model is the result", highlight=False)
+        step = keeper.take_best(done, console)
         losses = {row["step"]: float(str(row["loss"])) for row in run.read_metrics() if row.get("split") == "eval"}
-        ends = [losses[0], losses[done.step if best is None else best.step]] if eval_examples else []
+        ends = [losses[0], losses[step]] if eval_examples else []
         table = [["held out", "before", "after"], ["cross-entropy, nats/token", *(f"{x:.4f}" for x in ends)]]
         card = model_card(
             config,
@@ -98,8 +94,7 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
             facts=run.read_manifest(),
             results=table if ends else [],
         )
-        with keeper.result() as directory:
-            save_result(directory, policy, tokenizer, config.model or "", card, merged=config.merge)
+        keeper.finish(card)
     if ends:
         console.print(f"held-out cross-entropy, nats/token: {ends[0]:.4f} before, {ends[1]:.4f} after", highlight=False)
     console.print(f"model: {run.model}\nmetrics: {run.path / 'metrics.jsonl'}", highlight=False, soft_wrap=True)
@@ -133,17 +128,20 @@ def _texts(rows: Sequence[Demonstration]) -> Iterator[str]:
         yield from texts(row.completion)
 
 
-def _batch(examples: Sequence[EncodedDemonstration], config: SftConfig, policy: Scorer) -> Batch:
+def _batch(examples: Sequence[EncodedDemonstration], config: SftConfig, policy: Scorer, workers: Workers) -> Batch:
     return demonstration_batch(
-        examples, node_budget=config.node_limit, device=policy.device, node_multiple=policy.node_multiple
+        examples,
+        node_budget=config.node_limit,
+        device=policy.device,
+        node_multiple=policy.node_multiple,
+        workers=workers,
     )
 
 
-def _mean_loss(policy: Scorer, examples: Sequence[EncodedDemonstration], config: SftConfig, stop: Stop) -> float:
+def _mean_loss(policy: Scorer, batch: Batch, stop: Stop) -> float:
     """Cross-entropy in nats per scored token."""
-    batch = _batch(examples, config, policy)
     total = 0.0
     for micro in batch.scored:
         stop.check()
         total += float(score_completions(policy, [micro], batch.completions).sum())
-    return -total / float(batch.weight_C.sum())
+    return -batch.workers.total(total) / float(batch.weight_C.sum())

@@ -36,22 +36,23 @@ class StepScores:
 def accumulate_gradient(
     policy: Scorer, reference: Scorer | None, batch: Batch, objective: Objective, options: dict[str, float]
 ) -> StepScores:
-    """Add the gradient of the batch's mean loss to the policy's parameters; return its loss and scores.
+    """Form the gradient of the batch's mean loss in the policy's parameters; return its loss and scores.
 
     Losses of units are summed per micro-batch and divided by the global denominator. Where items depend on each
     other across the batch, or a unit had to be split, the batch is first scored without gradient; the micro-batches
     then run against d loss / d log-prob. Dropout is in those passes that have a gradient.
     """
     denominator = batch.denominator(objective)
-    reference_C = None if reference is None else score_completions(reference, batch.scored, batch.completions)
+    reference_C = None if reference is None else score_batch(reference, batch)
     if objective.unit == "batch" or not batch.whole:
-        log_prob_C = score_completions(policy, batch.scored, batch.completions).requires_grad_()
+        log_prob_C = score_batch(policy, batch).requires_grad_()
         loss = batch.loss_sum(objective, options, log_prob_C, reference_C) / denominator
         (slope_C,) = torch.autograd.grad(loss, log_prob_C)
         with policy.dropout():
             for micro in batch.trained:
                 surrogate, _ = policy.loss(micro.tree, _linear(slope_C[micro.place_C]), unit_C=None)
                 surrogate.backward()
+        batch.workers.sum_gradients(policy.parameters())
         return StepScores(float(loss.detach()), log_prob_C.detach(), reference_C)
 
     total = 0.0
@@ -68,15 +69,16 @@ def accumulate_gradient(
             loss.backward()
             total += float(loss.detach())
             log_prob_C[micro.place_C] = score.to(log_prob_C.dtype)
-    return StepScores(total, log_prob_C, reference_C)
+    batch.workers.sum_gradients(policy.parameters())
+    return StepScores(batch.workers.total(total), batch.workers.sum_(log_prob_C), reference_C)
 
 
 def mean_loss(
     policy: Scorer, reference: Scorer | None, batch: Batch, objective: Objective, options: dict[str, float]
 ) -> float:
     """The batch's mean loss, without gradient and without dropout."""
-    log_prob_C = score_completions(policy, batch.scored, batch.completions)
-    reference_C = None if reference is None else score_completions(reference, batch.scored, batch.completions)
+    log_prob_C = score_batch(policy, batch)
+    reference_C = None if reference is None else score_batch(reference, batch)
     return float(batch.loss_sum(objective, options, log_prob_C, reference_C)) / batch.denominator(objective)
 
 
@@ -84,9 +86,14 @@ def _linear(slope: Tensor) -> LossOfScores:
     return lambda score, _: (slope * score).sum()
 
 
+def score_batch(scorer: Scorer, batch: Batch) -> Tensor:
+    """Summed log-probs of a global batch's completions (C,), all workers' shares together, without gradient."""
+    return batch.workers.sum_(score_completions(scorer, batch.scored, batch.completions))
+
+
 @torch.no_grad()
 def score_completions(scorer: Scorer, micro_batches: Iterable[PreparedMicroBatch], completions: int) -> Tensor:
-    """Summed log-probs of a global batch's completions (C,), without gradient."""
+    """Summed log-probs of a global batch's completions (C,), without gradient; 0 for those not in the micro-batches."""
     parts, places = [], []
     for micro in micro_batches:
         (log_prob,) = scorer(micro.tree)

@@ -10,6 +10,8 @@ from types import FrameType
 
 from rich.console import Console
 
+from kilter.model.workers import ALONE, Workers
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -21,23 +23,25 @@ class StopAsked(BaseException):
 
 
 class Stop:
-    """Whether somebody has asked the run to stop."""
+    """Whether somebody has asked the run, that is any of its workers, to stop."""
 
-    signal: int | None = None
+    def __init__(self, workers: Workers = ALONE) -> None:
+        self.workers = workers
+        self.signal: int | None = None
 
     def check(self, *_: object) -> None:
-        """Raise StopAsked if somebody has: a place where the run may be left."""
-        if self.signal is not None:
-            raise StopAsked(self.signal)
+        """Together: raise StopAsked if somebody has: a place where the run may be left."""
+        if signal_number := self.workers.largest(self.signal or 0):
+            raise StopAsked(signal_number)
 
 
 @contextmanager
-def stop_on_signals(console: Console) -> Iterator[Stop]:
+def stop_on_signals(console: Console, workers: Workers = ALONE) -> Iterator[Stop]:
     """Note SIGINT and SIGTERM instead of dying of them; a second SIGINT is obeyed at once.
 
     Outside the main thread, where Python allows no handlers, signals are left as they are.
     """
-    stop = Stop()
+    stop = Stop(workers)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

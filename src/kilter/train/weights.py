@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kilter.data.checkpoints import Checkpoint
@@ -27,6 +29,7 @@ from kilter.model.loading import (
     pick_device,
 )
 from kilter.model.scorer import Scorer
+from kilter.model.workers import ALONE, Workers, load_state
 from kilter.train.config import AlignConfig, RunConfig
 from kilter.train.writing import system_errors
 
@@ -45,6 +48,8 @@ def load_policy(name: str, config: RunConfig, checkpoint: Checkpoint | None) -> 
         train_adapter(policy.model, lora_settings(config))
         if left_at is not None:
             load_adapter_weights(policy.model, left_at / ADAPTER)
+    if config.shard and has_adapter(policy.model):
+        raise ConfigError("shard splits the weights that are trained, and an adapter has few; leave it out")
     if config.quantise != "none" and not has_adapter(policy.model):
         raise ConfigError("a quantised model cannot be trained, only an adapter on it; give lora_rank")
     if config.merge and not has_adapter(policy.model):
@@ -91,41 +96,57 @@ def lora_settings(config: RunConfig) -> LoraSettings | None:
     )
 
 
-def save_weights(directory: Path, policy: Scorer, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
-    """What a checkpoint keeps of the policy: an adapter by itself, or the model as transformers loads it."""
-    if has_adapter(policy.model):
-        _save_adapter(directory / ADAPTER, policy.model, name)
-    else:
-        _save_model(directory / MODEL, policy.model, tokenizer)
+@dataclass(frozen=True)
+class Weights:
+    """The weights that a run trains, as they are saved and taken up; `name` is the model that they began from.
 
+    A `state` is that of a sharded model, put together on the first worker.
+    """
 
-def restore_weights(policy: Scorer, directory: Path) -> None:
-    """Give the policy what `save_weights` wrote."""
-    if has_adapter(policy.model):
-        load_adapter_weights(policy.model, directory / ADAPTER)
-    else:
-        saved = load_model(str(directory / MODEL), policy.device, policy.model.dtype)
-        policy.model.load_state_dict(saved.state_dict())
+    policy: Scorer
+    tokenizer: PreTrainedTokenizerFast
+    name: str
+    workers: Workers = ALONE
 
+    @property
+    def size(self) -> int:
+        """Bytes that `save` writes."""
+        model = self.policy.model
+        saved = (p for p in model.parameters() if p.requires_grad or not has_adapter(model))
+        return sum(p.numel() * p.element_size() for p in saved)
 
-def save_result(
-    directory: Path, policy: Scorer, tokenizer: PreTrainedTokenizerFast, name: str, card: str, *, merged: bool
-) -> None:
-    """Write model or adapter, tokenizer and model card so that transformers (with peft, for an adapter) loads them."""
-    if not has_adapter(policy.model):
-        _save_model(directory, policy.model, tokenizer)
-    elif merged:
-        _save_model(directory, merge(policy.model), tokenizer)
-    else:
-        _save_adapter(directory, policy.model, name)
-        tokenizer.save_pretrained(directory)
-    (directory / "README.md").write_text(card, encoding="utf-8")
+    def state(self) -> dict[str, Tensor] | None:
+        """Together: what the other methods take."""
+        return self.workers.whole_state(self.policy.model)
 
+    def save(self, directory: Path, state: dict[str, Tensor] | None) -> None:
+        """What a checkpoint keeps: an adapter by itself, or the model as transformers loads it."""
+        if has_adapter(self.policy.model):
+            _save_adapter(directory / ADAPTER, self.policy.model, self.name)
+        else:
+            _save_model(directory / MODEL, self.policy.model, self.tokenizer, state)
 
-def weights_size(policy: Scorer) -> int:
-    """Bytes that `save_weights` writes."""
-    saved = (p for p in policy.model.parameters() if p.requires_grad or not has_adapter(policy.model))
-    return sum(p.numel() * p.element_size() for p in saved)
+    def restore(self, directory: Path) -> None:
+        """Together: give the policy what `save` wrote."""
+        model = self.policy.model
+        if has_adapter(model):
+            load_adapter_weights(model, directory / ADAPTER)
+        else:
+            saved = load_model(str(directory / MODEL), self.policy.device, model.dtype)
+            load_state(model, saved.state_dict())
+
+    def save_result(self, directory: Path, state: dict[str, Tensor] | None, card: str, *, merged: bool) -> None:
+        """Model or adapter, tokenizer and model card, so that transformers (with peft, for an adapter) loads them."""
+        model = self.policy.model
+        if not has_adapter(model):
+            _save_model(directory, model, self.tokenizer, state)
+        elif merged:
+            _save_model(directory, merge(model), self.tokenizer)
+        else:
+            _save_adapter(directory, model, self.name)
+            with system_errors():
+                self.tokenizer.save_pretrained(directory)
+        (directory / "README.md").write_text(card, encoding="utf-8")
 
 
 def _save_adapter(directory: Path, model: PreTrainedModel, name: str) -> None:
@@ -133,7 +154,12 @@ def _save_adapter(directory: Path, model: PreTrainedModel, name: str) -> None:
         save_adapter(model, directory, adapter_base_of(name) or name)
 
 
-def _save_model(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+def _save_model(
+    directory: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    state: dict[str, Tensor] | None = None,
+) -> None:
     with no_bar_for_a_directory(str(directory.parent)), system_errors():
-        model.save_pretrained(directory)
+        model.save_pretrained(directory, state_dict=state)
         tokenizer.save_pretrained(directory)
