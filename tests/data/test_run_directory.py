@@ -94,6 +94,16 @@ def test_a_place_where_no_directory_can_be_is_a_run_error(tmp_path: Path) -> Non
         RunDirectory.create(tmp_path / "file" / "run")
 
 
+def test_what_a_killed_process_left_half_written_is_deleted_and_nothing_else(run: RunDirectory) -> None:
+    run.write_config("seed = 1\n")
+    (run.path / ".model.0a1b2c3d.staging").mkdir()
+    (run.path / ".model.0a1b2c3d.staging" / "weights").write_text("half")
+    (run.path / ".config.toml.0a1b2c3d.staging").write_text("half")
+    (run.path / ".notes").write_text("mine")
+    run.delete_left_overs()
+    assert contents(run.path) == {"config.toml": b"seed = 1\n", ".notes": b"mine"}
+
+
 # What a run writes.
 
 

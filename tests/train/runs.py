@@ -7,8 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
 
+from kilter.data.run_directory import RunDirectory
 from kilter.train.align import Aligned, align
 from kilter.train.config import AlignConfig, SftConfig
 from kilter.train.sft import sft
@@ -41,3 +45,24 @@ def run(
 ) -> Aligned:
     given = {"data": pairs, "holdout": 16, "learning_rate": 1e-3, "batch_size": 8, "max_steps": 6} | settings
     return align(AlignConfig(model=str(start), out=out, objective=objective, **given), console or quiet())
+
+
+def weights(directory: Path) -> dict[str, Tensor]:
+    return load_file(directory / "model.safetensors")
+
+
+def assert_same_run(resumed: Path, whole: Path) -> None:
+    """To the last bit: the result, and every row of metrics."""
+    ours, theirs = weights(resumed / "model"), weights(whole / "model")
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+    assert_same_rows(resumed, whole)
+
+
+def assert_same_rows(resumed: Path, whole: Path) -> None:
+    """Every row of metrics, but for its seconds."""
+    rows = [RunDirectory(path).read_metrics() for path in (resumed, whole)]
+    for row in (row for side in rows for row in side):
+        row.pop("seconds", None)
+    assert rows[0] == rows[1]

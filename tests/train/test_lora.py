@@ -12,8 +12,8 @@ from kilter.model.loading import load_scorer
 from kilter.train.align import align
 from kilter.train.config import AlignConfig, SftConfig
 from kilter.train.sft import sft
-from train.runs import quiet, run
-from train.test_resume import assert_same_rows, stop_after
+from train.runs import assert_same_rows, quiet, run
+from train.test_resume import stop_after
 
 # peft 0.21 asks transformers 5.23 by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

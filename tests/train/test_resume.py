@@ -1,5 +1,7 @@
 """A run that was stopped and taken up again is, to the last bit, the run that never stopped."""
 
+import errno
+import io
 import json
 import os
 import re
@@ -8,36 +10,19 @@ import signal
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from kilter.data.checkpoints import Checkpoints
 from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError, RunError, StoppedError
-from kilter.train import loop
+from kilter.train import checkpoint, loop
 from kilter.train.align import align
+from kilter.train.batches import shuffled_stream
+from kilter.train.checkpoint import Keeper
 from kilter.train.config import AlignConfig, SftConfig
+from kilter.train.optimizer import Updater
 from kilter.train.sft import sft
-from train.runs import SHAPE, quiet, run, write_pairs
-
-
-def weights(directory):
-    return load_file(directory / "model.safetensors")
-
-
-def assert_same_run(resumed, whole):
-    ours, theirs = weights(resumed / "model"), weights(whole / "model")
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
-    assert_same_rows(resumed, whole)
-
-
-def assert_same_rows(resumed, whole):
-    rows = [RunDirectory(path).read_metrics() for path in (resumed, whole)]
-    for row in (row for side in rows for row in side):
-        row.pop("seconds", None)
-    assert rows[0] == rows[1]
+from train.runs import SHAPE, assert_same_run, quiet, run, weights, write_pairs
 
 
 def stop_after(step, monkeypatch, number=signal.SIGINT):
@@ -87,6 +72,33 @@ def test_a_run_stopped_and_resumed_is_bit_identical_to_one_that_was_not(
     if whole.after is not None:
         assert (resumed.before.gap_P == whole.before.gap_P).all()
         assert (resumed.after.gap_P == whole.after.gap_P).all()
+
+
+def nothing(*_):
+    pass
+
+
+FORGOTTEN = {
+    "the state of random numbers": lambda patch: patch.setattr(checkpoint, "set_random_state", nothing),
+    "saving the state of random numbers": lambda patch: patch.setattr(
+        checkpoint, "random_state", lambda: {"cpu": torch.Generator().manual_seed(0).get_state()}
+    ),
+    "the optimiser's state": lambda patch: patch.setattr(Updater, "load_state", nothing),
+    "which examples have been": lambda patch: patch.setattr(
+        loop, "shuffled_stream", lambda count, seed, taken: shuffled_stream(count, seed)
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FORGOTTEN)
+def test_a_resumed_run_that_forgot_something_is_another_run(what, start, pairs_file, tmp_path, monkeypatch):
+    """The comparison that every test here rests on would find it."""
+    run("dpo", start, pairs_file, tmp_path / "whole", gradient_noise=0.01)
+    FORGOTTEN[what](monkeypatch)
+    stopped_run(start, pairs_file, tmp_path / "cut", monkeypatch, gradient_noise=0.01)
+    resume(tmp_path / "cut")
+    with pytest.raises(AssertionError):
+        assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 
 def test_sigterm_saves_too_and_fine_tuning_from_scratch_resumes(pairs_file, tmp_path, monkeypatch):
@@ -183,11 +195,27 @@ def test_a_damaged_checkpoint_is_passed_over_loudly_for_the_one_before(start, pa
     assert_same_run(out, tmp_path / "whole")
 
 
+def test_a_damaged_checkpoint_does_not_push_out_whole_ones(start, pairs_file, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    for already, settings in ((4, {"save_every": "2"}), (1, {"save_every": "1", "keep": 1, "resume": out})):
+        with monkeypatch.context() as patch:
+            stop_after(already, patch)
+            with pytest.raises(StoppedError):
+                run("dpo", start, pairs_file, out, **settings)
+        kept = list(Checkpoints(out / "checkpoints"))
+        if already == 4:
+            (kept[-1].path / "training.safetensors").write_bytes(b"")
+    assert [c.step for c in kept] == [3]
+    resume(out)
+    run("dpo", start, pairs_file, tmp_path / "whole")
+    assert_same_run(out, tmp_path / "whole")
+
+
 def test_without_a_whole_checkpoint_a_run_begins_again(start, pairs_file, tmp_path, monkeypatch):
     run("dpo", start, pairs_file, tmp_path / "whole")
     out = stopped_run(start, pairs_file, tmp_path / "run", monkeypatch)
-    for checkpoint in Checkpoints(out / "checkpoints"):
-        (checkpoint.path / "manifest.json").unlink()
+    for saved in Checkpoints(out / "checkpoints"):
+        (saved.path / "manifest.json").unlink()
     resume(out)
     assert_same_run(out, tmp_path / "whole")
 
@@ -223,10 +251,65 @@ def test_the_best_model_is_the_result_and_waiting_ends(start, pairs_file, tmp_pa
     assert aligned.after.gap_P.mean() == pytest.approx(reported["gap"], rel=1e-6)
 
 
+def test_metrics_that_cannot_be_written_end_a_run_that_can_be_taken_up(start, pairs_file, tmp_path, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, line):
+            if '"step": 4' in line:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+                return file.write(line)
+
+    run("dpo", start, pairs_file, tmp_path / "whole")
+    real = RunDirectory.append_metrics
+
+    def append(self, row):
+        self._metrics = Full()
+        real(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "append_metrics", append)
+        with pytest.raises(
+            RunError,
+            match=r"^cannot save metrics in .*/run: No space left on device; there is [\d.]+ [kMGT]B free; "
+            r"step-000002 is whole; make room or mend the disk, and take the run up again with --resume$",
+        ):
+            run("dpo", start, pairs_file, tmp_path / "run", save_every="2")
+    resume(tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_where_the_best_model_is_damaged_the_last_is_the_result_and_that_is_said(
+    start, pairs_file, tmp_path, monkeypatch
+):
+    """A flipped bit in its weights would load without complaint."""
+    given = {"learning_rate": 0.3, "schedule": "constant", "warmup": 0.0, "max_steps": 8, "keep": 1, "eval_every": 1}
+    real = Keeper.best
+
+    def damaged(keeper, progress, warn):
+        assert progress.best_step < progress.step
+        path = keeper.checkpoints.at(progress.best_step) / "model" / "model.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        return real(keeper, progress, warn)
+
+    run("ipo", start, pairs_file, tmp_path / "last", **given)
+    monkeypatch.setattr(Keeper, "best", damaged)
+    console = quiet()
+    run("ipo", start, pairs_file, tmp_path / "run", console, keep_best=True, **given)
+    assert re.search(
+        r"warning: .*step-00000\d, of the best evaluation, is not whole: model/model.safetensors is not what was "
+        r"written .*; the last model is the result",
+        console.file.getvalue(),
+    )
+    ours, theirs = weights(tmp_path / "run" / "model"), weights(tmp_path / "last" / "model")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 def test_every_checkpoint_names_the_reference(start, pairs_file, tmp_path):
     run("dpo", start, pairs_file, tmp_path / "run", save_every="3")
-    (checkpoint,) = Checkpoints(tmp_path / "run" / "checkpoints")
-    facts = json.loads((checkpoint.path / "progress.json").read_text())
+    (saved,) = Checkpoints(tmp_path / "run" / "checkpoints")
+    facts = json.loads((saved.path / "progress.json").read_text())
     manifest = RunDirectory(tmp_path / "run").read_manifest()
     assert facts["reference_sha256"] == manifest["reference_sha256"]
     assert len(facts["reference_sha256"]) == 64

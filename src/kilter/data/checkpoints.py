@@ -73,7 +73,7 @@ class Checkpoints:
             with run_error(self.path):
                 self._rotate(pinned)
         except RunError as error:
-            raise RunError(self._account(error, step, size)) from error
+            raise RunError(self.account(error, f"the checkpoint of step {step} in {self.path}", size)) from error
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
         """The newest checkpoint that is whole, by the sizes and digests of its files; None where there is none.
@@ -87,11 +87,11 @@ class Checkpoints:
             warn(f"{checkpoint.path} is not whole: {fault}; looking for an older one")
         return None
 
-    def _account(self, error: RunError, step: int, size: int) -> str:
-        """What went wrong, how much room is needed, and what there is to go on from."""
+    def account(self, error: RunError, what: str, size: int) -> str:
+        """Why `what` could not be saved, how much room it needs, and which checkpoint there is to go on from."""
         cause = error.__cause__
         reason = (cause.strerror or cause) if isinstance(cause, OSError) else error
-        parts = [f"cannot save the checkpoint of step {step} in {self.path}: {reason}"]
+        parts = [f"cannot save {what}: {reason}"]
         with suppress(OSError):
             free = f"{gigabytes(self._free())} free"
             parts.append(f"it takes {gigabytes(size)}, and there is {free}" if size else f"there is {free}")
@@ -101,7 +101,7 @@ class Checkpoints:
         return "; ".join([*parts, "make room or mend the disk, and take the run up again with --resume"])
 
     def _free(self) -> int:
-        return shutil.disk_usage(self.path).free
+        return shutil.disk_usage(self.path if self.path.is_dir() else self.path.parent).free
 
     def _rotate(self, pinned: Collection[int]) -> None:
         sound = [checkpoint.step for checkpoint in self if checkpoint.step not in self._doubtful]

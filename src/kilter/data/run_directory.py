@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from kilter.data.staging import is_staging, make_directory, run_error, staged_file, sync
+from kilter.data.staging import delete_left_overs, is_staging, make_directory, run_error, staged_file, sync
 from kilter.errors import RunError
 
 CONFIG = "config.toml"
@@ -171,6 +171,11 @@ class RunDirectory:
                 if path.exists() and path.stat().st_size > lengths.get(name, 0):
                     os.truncate(path, lengths.get(name, 0))
 
+    def delete_left_overs(self) -> None:
+        """Delete what a process that was killed has left half written."""
+        with run_error(self.path):
+            delete_left_overs(self.path)
+
     def close(self) -> None:
         """Close the metrics file; a later `append_metrics` opens it again."""
         metrics, self._metrics = self._metrics, None
@@ -232,12 +237,14 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
 
 
 def _delete_run(path: Path) -> None:
-    # The manifest goes last: a deletion that is cut short can be taken up again.
-    for entry in sorted(path.iterdir(), key=lambda entry: entry.name == MANIFEST):
+    for entry in path.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        else:
+        elif entry.name != MANIFEST:
             entry.unlink()
+    # The manifest goes last: a deletion that is cut short can be taken up again.
+    sync(path)
+    (path / MANIFEST).unlink(missing_ok=True)
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -36,6 +36,7 @@ from kilter.train.setup import begin_run, make_encoder, read_examples, seed_ever
 from kilter.train.step import mean_loss
 from kilter.train.stops import Stop
 from kilter.train.weights import load_policy, load_reference, restore_weights, save_result, save_weights, weights_size
+from kilter.train.writing import system_errors
 
 UNITS = "Log-ratios are to the reference; KL is exact, over the whole vocabulary; both are in nats."
 
@@ -159,7 +160,7 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
         config,
         "align",
         model=policy.model,
-        save_weights=lambda directory, state: save_weights(directory, policy, tokenizer, config.model, state),
+        save_weights=lambda directory, state: save_weights(directory, policy, tokenizer, config.model, state=state),
         weights_size=weights_size(policy),
         reference=fingerprint,
         begin=checkpoint,
@@ -167,8 +168,8 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
     )
     with run:
         done = fit(task, config, keeper, console, learning_rate=config.learning_rate)
-        best = keeper.best(done) if keeper.keeps_best else None
-        if best is not None and best.step != done.step:
+        best = keeper.best(done, lambda text: console.print(f"warning: {text}", soft_wrap=True))
+        if best is not None:
             restore_weights(policy, best.path)
             console.print(f"the best evaluation was that of step {best.step}: its model is the result", highlight=False)
         before = after = None
@@ -181,7 +182,11 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
         if prompts:
             note = said_of_samples(sampled.get(step) or sample(Stop()))
         card = _card(run, config, row, table, note)
-        save_result(run, policy, tokenizer, config.model, card, merged=config.merge, workers=workers)
+        keeper.write_result(
+            lambda directory, state: save_result(
+                directory, policy, tokenizer, config.model, card, merged=config.merge, state=state
+            )
+        )
     if table:
         console.print(_shown(table, len(eval_pairs)))
     if note:
@@ -209,7 +214,7 @@ def _check_objective(row: Objective, config: AlignConfig) -> None:
 
 
 def _save_scores(scored: ScoredPairs, file: Path) -> None:
-    with staged_file(file) as path:
+    with staged_file(file) as path, system_errors():
         save_file(scored.arrays(), path)
 
 

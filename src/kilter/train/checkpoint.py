@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kilter.data.checkpoints import Checkpoint, Checkpoints
+from kilter.data.checkpoints import Checkpoint, Checkpoints, fault_of
 from kilter.data.run_directory import RunDirectory
+from kilter.data.staging import staged
 from kilter.errors import RunError
 from kilter.model.workers import ALONE, Workers
 from kilter.train.config import RunConfig
 from kilter.train.optimizer import Updater
+from kilter.train.writing import system_errors
 
 TRAINING, PROGRESS = "training.safetensors", "progress.json"
 _SEPARATOR = "/"
@@ -122,11 +123,30 @@ class Keeper:
         }
         with self.checkpoints.save(progress.step, size=size, pinned=self._pinned(progress)) as directory:
             self.save_weights(directory, weights)
-            try:
+            with system_errors():
                 save_file(_apart(tensors), directory / TRAINING)
-            except SafetensorError as error:
-                raise OSError(str(error)) from error
             (directory / PROGRESS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+    def append_metrics(self, row: Mapping[str, object]) -> None:
+        """Add a row to the run's metrics; where that fails, the error says what there is to go on from."""
+        try:
+            self.run.append_metrics(row)
+        except RunError as error:
+            raise RunError(self.checkpoints.account(error, f"metrics in {self.run.path}", 0)) from error
+
+    def write_result(self, write: Callable[[Path, dict[str, Tensor] | None], None]) -> None:
+        """Together: make the run's model of what `write` puts into an empty directory, as `save_weights` would."""
+        self.workers.on_main(self._write_result, write, self.workers.whole_state(self.model))
+
+    def _write_result(
+        self, write: Callable[[Path, dict[str, Tensor] | None], None], weights: dict[str, Tensor] | None
+    ) -> None:
+        try:
+            with staged(self.run.model) as directory:
+                write(directory, weights)
+        except RunError as error:
+            account = self.checkpoints.account(error, f"the model in {self.run.model}", self.weights_size)
+            raise RunError(account) from error
 
     def restore(self, updater: Updater) -> Progress:
         """Where the run stands: at its beginning, or at the checkpoint it is taken up from.
@@ -149,10 +169,19 @@ class Keeper:
         self.run.cut_back(facts["lengths"])
         return Progress(**facts["progress"])
 
-    def best(self, progress: Progress) -> Checkpoint | None:
-        """The checkpoint of the best evaluation, where one was kept."""
-        found = (c for c in self.checkpoints if c.step == progress.best_step)
-        return next(found, None)
+    def best(self, progress: Progress, warn: Callable[[str], None]) -> Checkpoint | None:
+        """The checkpoint of the best evaluation, where one is to be kept and that was not the last.
+
+        Where it is not whole, `warn` is told, and it is None.
+        """
+        if not self.keeps_best or progress.best_step in (None, progress.step):
+            return None
+        checkpoint = Checkpoint(self.checkpoints.at(progress.best_step), progress.best_step)
+        fault = fault_of(checkpoint)
+        if self.workers.of_main(fault is None):
+            return checkpoint
+        warn(f"{checkpoint.path}, of the best evaluation, is not whole: {fault}; the last model is the result")
+        return None
 
     def _pinned(self, progress: Progress) -> set[int]:
         """The best of each checkpoint that will be left: a run taken up from it may end there."""

@@ -81,7 +81,7 @@ def fit(task: Task, config: RunConfig, keeper: Keeper, console: Console, *, lear
                     keeper.save(done, updater)
                 stop.check()
                 row = _train_step(task, config, updater, done, steps, *next(batches))
-                keeper.run.append_metrics(row)
+                keeper.append_metrics(row)
                 report(done.step, shown(row))
         except StopAsked as asked:
             path = keeper.save(done, updater)

@@ -84,6 +84,7 @@ def _write_down(run: RunDirectory, config: RunConfig, method: str, facts: Mappin
     }
     if config.resume is not None and run.exists:
         check_unchanged(run, facts)
+        run.delete_left_overs()
         manifest = run.read_manifest()
         manifest = manifest | {"resumed": [*manifest.get("resumed", []), now]}
     else:

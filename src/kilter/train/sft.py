@@ -84,7 +84,9 @@ def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
         config,
         "sft",
         model=policy.model,
-        save_weights=lambda directory, state: save_weights(directory, policy, tokenizer, config.model or "", state),
+        save_weights=lambda directory, state: save_weights(
+            directory, policy, tokenizer, config.model or "", state=state
+        ),
         weights_size=weights_size(policy),
         reference=None,
         begin=checkpoint,
@@ -93,8 +95,8 @@ def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
     rate = config.learning_rate or (LEARNING_RATE if config.model else LEARNING_RATE_FROM_SCRATCH)
     with run:
         done = fit(task, config, keeper, console, learning_rate=rate)
-        best = keeper.best(done) if keeper.keeps_best else None
-        if best is not None and best.step != done.step:
+        best = keeper.best(done, lambda text: console.print(f"warning: {text}", soft_wrap=True))
+        if best is not None:
             restore_weights(policy, best.path)
             console.print(f"the best evaluation was that of step {best.step}: its model is the result", highlight=False)
         losses = {row["step"]: float(str(row["loss"])) for row in run.read_metrics() if row.get("split") == "eval"}
@@ -107,7 +109,11 @@ def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
             facts=run.read_manifest(),
             results=table if ends else [],
         )
-        save_result(run, policy, tokenizer, config.model or "", card, merged=config.merge, workers=workers)
+        keeper.write_result(
+            lambda directory, state: save_result(
+                directory, policy, tokenizer, config.model or "", card, merged=config.merge, state=state
+            )
+        )
     if ends:
         console.print(f"held-out cross-entropy, nats/token: {ends[0]:.4f} before, {ends[1]:.4f} after", highlight=False)
     console.print(f"model: {run.model}\nmetrics: {run.path / 'metrics.jsonl'}", highlight=False, soft_wrap=True)

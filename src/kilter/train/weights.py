@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kilter.data.checkpoints import Checkpoint
-from kilter.data.run_directory import RunDirectory
-from kilter.data.staging import staged
 from kilter.errors import ConfigError
 from kilter.model.adapter import (
     LoraSettings,
@@ -31,8 +28,9 @@ from kilter.model.loading import (
     pick_device,
 )
 from kilter.model.scorer import Scorer
-from kilter.model.workers import ALONE, Workers, load_state
+from kilter.model.workers import load_state
 from kilter.train.config import AlignConfig, RunConfig
+from kilter.train.writing import system_errors
 
 MODEL, ADAPTER = "model", "adapter"
 
@@ -72,7 +70,7 @@ def load_reference(policy: Scorer, config: AlignConfig, checkpoint: Checkpoint |
 
 
 def _load(name: str, config: RunConfig) -> Scorer:
-    return load_scorer(
+    scorer = load_scorer(
         name,
         precision=config.precision,
         weights=config.weights,
@@ -80,6 +78,12 @@ def _load(name: str, config: RunConfig) -> Scorer:
         strict=config.strict,
         quantise=config.quantise,
     )
+    if config.shard and scorer.path == "separate":
+        raise ConfigError(
+            f"{type(scorer.model).__name__} is scored one sequence at a time, as many times as a worker has sequences; "
+            "sharding needs all workers to run alike; leave shard out"
+        )
+    return scorer
 
 
 def lora_settings(config: RunConfig) -> LoraSettings | None:
@@ -102,6 +106,7 @@ def save_weights(
     policy: Scorer,
     tokenizer: PreTrainedTokenizerFast,
     name: str,
+    *,
     state: dict[str, Tensor] | None = None,
 ) -> None:
     """What a checkpoint keeps of the policy: an adapter by itself, or the model as transformers loads it.
@@ -124,31 +129,27 @@ def restore_weights(policy: Scorer, directory: Path) -> None:
 
 
 def save_result(
-    run: RunDirectory,
+    directory: Path,
     policy: Scorer,
     tokenizer: PreTrainedTokenizerFast,
     name: str,
     card: str,
     *,
     merged: bool,
-    workers: Workers = ALONE,
+    state: dict[str, Tensor] | None = None,
 ) -> None:
-    """Together: write model or adapter, tokenizer and model card so that transformers (with peft, for an adapter) loads
-    them; there whole or not at all."""
-    state = workers.whole_state(policy.model)
+    """Write model or adapter, tokenizer and model card so that transformers (with peft, for an adapter) loads them.
 
-    def write() -> None:
-        with staged(run.model) as directory:
-            if not has_adapter(policy.model):
-                _save_model(directory, policy.model, tokenizer, state)
-            elif merged:
-                _save_model(directory, merge(policy.model), tokenizer)
-            else:
-                _save_adapter(directory, policy.model, name)
-                tokenizer.save_pretrained(directory)
-            (directory / "README.md").write_text(card, encoding="utf-8")
-
-    workers.on_main(write)
+    `state` is the whole state of a sharded model.
+    """
+    if not has_adapter(policy.model):
+        _save_model(directory, policy.model, tokenizer, state)
+    elif merged:
+        _save_model(directory, merge(policy.model), tokenizer)
+    else:
+        _save_adapter(directory, policy.model, name)
+        tokenizer.save_pretrained(directory)
+    (directory / "README.md").write_text(card, encoding="utf-8")
 
 
 def weights_size(policy: Scorer) -> int:
@@ -158,10 +159,8 @@ def weights_size(policy: Scorer) -> int:
 
 
 def _save_adapter(directory: Path, model: PreTrainedModel, name: str) -> None:
-    try:
+    with system_errors():
         save_adapter(model, directory, adapter_base_of(name) or name)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
 
 
 def _save_model(
@@ -170,9 +169,6 @@ def _save_model(
     tokenizer: PreTrainedTokenizerFast,
     state: dict[str, Tensor] | None = None,
 ) -> None:
-    with no_bar_for_a_directory(str(directory.parent)):
-        try:
-            model.save_pretrained(directory, state_dict=state)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+    with no_bar_for_a_directory(str(directory.parent)), system_errors():
+        model.save_pretrained(directory, state_dict=state)
         tokenizer.save_pretrained(directory)
