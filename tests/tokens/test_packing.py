@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kilter.errors import ConfigError
-from kilter.tokens.packing import Packing, pack
+from kilter.tokens.packing import Packing, deal, pack, pack_dealt
 from kilter.tokens.sequence import TokenSequence
 from kilter.tokens.tree import TokenTree
 
@@ -129,3 +129,26 @@ def test_thousands_of_completions_keep_the_budget_and_are_all_there() -> None:
     assert packing.whole
     assert max(len(micro.tree) for micro in packing.micro_batches) <= 512
     assert sorted(places(packing)) == list(range(3000))
+
+
+@given(units_of_sequences, budgets, st.integers(1, 4))
+def test_workers_have_every_completion_once_and_as_many_micro_batches(
+    units: Units, node_budget: int, workers: int
+) -> None:
+    packings = pack_dealt(units, deal(units, workers), workers, node_budget=node_budget)
+    assert len(packings) == workers
+    assert len({len(packing.micro_batches) for packing in packings}) == 1
+    flat = [member for unit in units for member in unit]
+    places = []
+    for micro in (micro for packing in packings for micro in packing.micro_batches):
+        assert micro.tree.completions == len(micro.completion_C)
+        for c, place in enumerate(micro.completion_C.tolist()):
+            assert micro.tree.ids_T[micro.tree.path(int(micro.tree.last_C[c]))].tolist() == flat[place].ids.tolist()
+            places.append(place)
+    assert sorted(places) == list(range(len(flat)))
+
+
+def test_workers_are_dealt_the_longest_units_first() -> None:
+    units = [[sequence([1] * size)] for size in (2, 9, 3, 4)]
+    assert deal(units, 2).tolist() == [1, 0, 1, 1]
+    assert deal(units, 1).tolist() == [0, 0, 0, 0]

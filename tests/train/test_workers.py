@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -66,24 +67,34 @@ def difference(got: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
 
 
 @pytest.fixture(scope="module")
-def gradients(tiny_model: Callable[..., PreTrainedModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("gradients")
+def made(
+    tiny_model: Callable[..., PreTrainedModel], start: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Where two workers left what two_workers.py does; imports take the longest, so it is one launch."""
+    directory = tmp_path_factory.mktemp("two")
     for name, model in zip(("policy", "reference"), policy_and_reference(tiny_model, spread=0.3), strict=True):
         model.save_pretrained(directory / name)
-    status, printed = torchrun(SCRIPT, "gradients", directory)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(StoppedError):
+            run("dpo", start, pairs_file, directory / "one to two")
+    given: dict[str, Any] = {"model": start, "data": pairs_file, "holdout": 16, "learning_rate": 1e-3}
+    given |= {"batch_size": 8, "max_steps": 6, "save_every": "3", "device": "cpu"}
+    (directory / "settings.json").write_text(json.dumps(given, default=str))
+    status, printed = torchrun(SCRIPT, directory)
     assert status == 0, printed[-4000:]
     return directory
 
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["replicated", "sharded"])
 @pytest.mark.parametrize(("name", "cut"), cases())
-def test_two_workers_have_the_gradient_of_one(name: str, cut: str, sharded: bool, gradients: Path) -> None:
+def test_two_workers_have_the_gradient_of_one(name: str, cut: str, sharded: bool, made: Path) -> None:
     """In float64, but for the edges' weights and their sums; those are small whole numbers here."""
-    policy, reference = scorers(gradients)
+    policy, reference = scorers(made)
     wanted, loss = gradient_of(policy, reference, name, batch_of(name, *CUTS[cut]))
-    facts = json.loads((gradients / "facts.json").read_text())[f"{name} {cut} {sharded}"]
+    facts = json.loads((made / "facts.json").read_text())[f"{name} {cut} {sharded}"]
     assert facts["loss"] == pytest.approx(loss, rel=1e-12)
-    assert difference(load_file(gradients / f"{name} {cut} {sharded}.safetensors"), wanted) <= 1e-12
+    assert difference(load_file(made / f"{name} {cut} {sharded}.safetensors"), wanted) <= 1e-12
     match cut:
         case "whole":
             assert facts["filled"] == [1, 1]
@@ -93,48 +104,33 @@ def test_two_workers_have_the_gradient_of_one(name: str, cut: str, sharded: bool
             assert facts["all"] == max(facts["filled"]) > 1
 
 
-def test_some_batches_gave_workers_unequal_numbers_of_micro_batches(gradients: Path) -> None:
-    facts = json.loads((gradients / "facts.json").read_text())
+def test_some_batches_gave_workers_unequal_numbers_of_micro_batches(made: Path) -> None:
+    facts = json.loads((made / "facts.json").read_text())
     assert any(0 < min(fact["filled"]) < max(fact["filled"]) for fact in facts.values() if "filled" in fact)
 
 
-def test_a_sharded_update_is_that_of_one_worker_in_half_the_memory(gradients: Path) -> None:
-    facts = json.loads((gradients / "facts.json").read_text())
+def test_a_sharded_update_is_that_of_one_worker_in_half_the_memory(made: Path) -> None:
+    facts = json.loads((made / "facts.json").read_text())
     replicated, sharded = (facts[f"updated {shard}"] for shard in (False, True))
     assert sharded["norm"] == pytest.approx(replicated["norm"], rel=1e-12)
     assert sharded["bytes"] == pytest.approx(replicated["bytes"] / 2, rel=0.02)
-    weights = [load_file(gradients / f"updated {shard}.safetensors") for shard in (False, True)]
+    weights = [load_file(made / f"updated {shard}.safetensors") for shard in (False, True)]
     assert difference(*weights) <= 1e-12
     assert facts["restored True"]["loss"] == pytest.approx(facts["restored False"]["loss"], rel=1e-12)
 
 
-@pytest.fixture(scope="module")
-def runs(start: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(3, patch)
-        with pytest.raises(StoppedError):
-            run("dpo", start, pairs_file, directory / "one to two")
-    given: dict[str, Any] = {"model": start, "data": pairs_file, "holdout": 16, "learning_rate": 1e-3}
-    given |= {"batch_size": 8, "max_steps": 6, "save_every": "3", "device": "cpu"}
-    (directory / "settings.json").write_text(json.dumps(given, default=str))
-    status, printed = torchrun(SCRIPT, "runs", directory)
-    assert status == 0, printed[-4000:]
-    return directory
+def weights(run: Path) -> dict[str, Tensor]:
+    return {name: tensor for file in (run / "model").glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
-def assert_same_but_for_rounding(directory: Path, whole: Path, *, weights: float = 1e-5, loss: float = 1e-6) -> None:
+def assert_same_but_for_rounding(directory: Path, whole: Path, *, weight: float = 1e-5, loss: float = 1e-6) -> None:
     ours, theirs = (RunDirectory(path).read_metrics() for path in (directory, whole))
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     for row, wanted in zip(ours, theirs, strict=True):
         assert row["loss"] == pytest.approx(wanted["loss"], rel=loss)
         for name in ("grad_norm", "accuracy", "sample_log_prob", "sample_answer_kl"):
             assert row.get(name, 0.0) == pytest.approx(wanted.get(name, 0.0), rel=100 * loss, abs=100 * loss)
-    moved, wanted = (
-        {k: v for file in sorted((path / "model").glob("*.safetensors")) for k, v in load_file(file).items()}
-        for path in (directory, whole)
-    )
-    assert difference(moved, wanted) <= weights
+    assert difference(weights(directory), weights(whole)) <= weight
 
 
 @pytest.fixture(scope="module")
@@ -145,25 +141,32 @@ def one(start: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_by_two_workers_is_that_of_one(
-    name: str, runs: Path, start: Path, pairs_file: Path, tmp_path: Path
+    name: str, made: Path, start: Path, pairs_file: Path, tmp_path: Path
 ) -> None:
     settings = {key: value for key, value in RUNS[name].items() if key != "shard"}
     done = run(start=start, pairs=pairs_file, out=tmp_path / "one", **settings)
-    rounding = {"weights": 2e-2, "loss": 1e-2} if name == "bfloat16" else {}
-    assert_same_but_for_rounding(runs / name, done.model.parent, **rounding)
+    rounding = {"weight": 2e-2, "loss": 1e-2} if name == "bfloat16" else {}
+    assert_same_but_for_rounding(made / name, done.model.parent, **rounding)
 
 
-def test_fine_tuning_from_scratch_by_two_workers_is_that_of_one(runs: Path, pairs_file: Path, tmp_path: Path) -> None:
+def test_fine_tuning_from_scratch_by_two_workers_is_that_of_one(made: Path, pairs_file: Path, tmp_path: Path) -> None:
     sft(SftConfig(**FRESH, data=pairs_file, out=tmp_path / "one"), quiet())
-    assert_same_but_for_rounding(runs / "fresh", tmp_path / "one")
+    assert_same_but_for_rounding(made / "fresh", tmp_path / "one")
 
 
-def test_a_run_begun_by_one_worker_goes_on_with_two(runs: Path, one: Path) -> None:
-    assert_same_but_for_rounding(runs / "one to two", one)
+def test_two_workers_that_go_on_make_the_same_bits(made: Path) -> None:
+    """Also with dropout, which each draws from a stream of its own."""
+    ours, theirs = weights(made / "dropout again"), weights(made / "dropout")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_run_begun_by_two_workers_goes_on_with_one(runs: Path, one: Path, tmp_path: Path) -> None:
-    shutil.copytree(runs / "sharded", tmp_path / "cut")
+def test_a_run_begun_by_one_worker_goes_on_with_two(made: Path, one: Path) -> None:
+    assert_same_but_for_rounding(made / "one to two", one)
+
+
+def test_a_run_begun_by_two_workers_goes_on_with_one(made: Path, one: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "sharded", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "model")
     assert [c.step for c in Checkpoints(tmp_path / "cut" / "checkpoints")] == [3]
     align(AlignConfig.model_validate({"resume": tmp_path / "cut", "shard": False}), quiet())
@@ -200,6 +203,19 @@ def test_a_worker_that_dies_does_not_leave_the_other_waiting(start: Path, pairs_
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 1
     assert "Signal 9 (SIGKILL)" in printed
+
+
+@pytest.mark.slow
+def test_the_guide_to_scale_runs_as_it_is_printed(start: Path, pairs_file: Path, tmp_path: Path) -> None:
+    guide = (TESTS.parent / "docs" / "guides" / "scale.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^torchrun --standalone --nproc-per-node 2 (.*)$", guide, flags=re.MULTILINE)
+    shutil.copytree(start, tmp_path / "runs" / "sft" / "model")
+    shutil.copy(pairs_file, tmp_path / "pairs.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        status, printed = torchrun(*line.split(), "--device", "cpu")
+    assert status == 0, printed[-4000:]
+    assert (tmp_path / "runs" / "dpo" / "model" / "model.safetensors").is_file()
 
 
 def test_sharding_needs_several_workers(start: Path, pairs_file: Path, tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
-"""What each of two workers does for test_workers.py: gradients in one launch, whole runs in the other.
+"""What each of two workers does for test_workers.py: gradients, then whole runs.
 
-torchrun --nproc-per-node 2 tests/train/two_workers.py gradients DIRECTORY
-torchrun --nproc-per-node 2 tests/train/two_workers.py runs DIRECTORY
+torchrun --nproc-per-node 2 tests/train/two_workers.py DIRECTORY
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,12 @@ def runs(directory: Path) -> None:
     for name, settings in RUNS.items():
         align(AlignConfig(**given, out=directory / name, **settings), quiet())
     sft(SftConfig(**FRESH, data=given["data"], out=directory / "fresh", shard=True), quiet())
+    dropping = {"objective": "dpo", "lora_rank": 4, "lora_dropout": 0.2}
+    align(AlignConfig(**given, out=directory / "dropout", **dropping), quiet())
+    with open_workers(device="cpu", batch_size=2) as workers:
+        workers.on_main(shutil.copytree, directory / "dropout", directory / "dropout again")
+        workers.on_main(shutil.rmtree, directory / "dropout again" / "model")
+    align(AlignConfig.model_validate({"resume": directory / "dropout again"}), quiet())
     # Begun by one worker.
     align(AlignConfig.model_validate({"resume": directory / "one to two", "shard": True}), quiet())
 
@@ -122,5 +128,6 @@ def runs(directory: Path) -> None:
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
     dist.init_process_group("gloo")  # several runs in one process share it
-    {"gradients": gradients, "runs": runs}[sys.argv[1]](Path(sys.argv[2]))
+    gradients(Path(sys.argv[1]))
+    runs(Path(sys.argv[1]))
     dist.destroy_process_group()

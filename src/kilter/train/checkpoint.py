@@ -169,7 +169,8 @@ class Keeper:
         if not self.keeps_best or best is None or best == progress.step:
             return progress.step
         checkpoint = Checkpoint(self.checkpoints.at(best), best)
-        if (fault := fault_of(checkpoint)) is not None:
+        fault = fault_of(checkpoint)
+        if not self.workers.of_main(fault is None):
             console.print(
                 f"warning: {checkpoint.path}, of the best evaluation, is not whole: {fault}; the last model is the "
                 "result",
