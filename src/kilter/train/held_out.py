@@ -74,7 +74,8 @@ class HeldOutPairs:
     sampled: dict[int, SampleEvaluation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_room(self.policy, [self._prompt(pair) for pair in self._answered], self.config.sample_tokens)
+        if self._answered:
+            check_room(self.policy, [self._prompt(pair) for pair in self._answered], self.config.sample_tokens)
 
     def evaluate(self, step: int, stop: Stop) -> float:
         """Score the pairs, write what was found to the run's metrics, and return the loss."""
