@@ -82,9 +82,9 @@ def test_bfloat16_weights_take_in_updates_far_below_their_spacing_on_average():
     torch.manual_seed(0)
     model = Wide(torch.bfloat16)
     ours = updater(model, learning_rate=1e-4)
-    for _ in range(100):
+    for step in range(100):
         model.matrix.grad = torch.ones_like(model.matrix)
-        ours.step()
+        ours.step(step=step)
     assert model.matrix.dtype == torch.bfloat16
     values = model.matrix.detach().float()
     standard_error = float(values.std()) / math.sqrt(values.numel())

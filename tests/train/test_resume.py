@@ -93,9 +93,10 @@ FORGOTTEN = {
 @pytest.mark.parametrize("what", FORGOTTEN)
 def test_a_resumed_run_that_forgot_something_is_another_run(what, start, pairs_file, tmp_path, monkeypatch):
     """The comparison that every test here rests on would find it."""
-    run("dpo", start, pairs_file, tmp_path / "whole", gradient_noise=0.01)
+    dropping = {"lora_rank": 2, "lora_dropout": 0.2, "merge": True}
+    run("dpo", start, pairs_file, tmp_path / "whole", **dropping)
     FORGOTTEN[what](monkeypatch)
-    stopped_run(start, pairs_file, tmp_path / "cut", monkeypatch, gradient_noise=0.01)
+    stopped_run(start, pairs_file, tmp_path / "cut", monkeypatch, **dropping)
     resume(tmp_path / "cut")
     with pytest.raises(AssertionError):
         assert_same_run(tmp_path / "cut", tmp_path / "whole")
