@@ -89,11 +89,11 @@ def full_disk(size: int, *, at: str, deadly: bool = False) -> Around:
 def _full_disk(size: int, at: str, deadly: bool) -> Iterator[None]:
     from kilter.train.checkpoint import Keeper
 
-    name = {"the second checkpoint": "save", "the model": "result"}[at]
+    name = {"the second checkpoint": "save", "the model": "finish"}[at]
     real = getattr(Keeper, name)
 
     def limited(keeper: Keeper, *arguments: object) -> object:
-        if name == "result" or keeper.saved_step > 0:
+        if name == "finish" or keeper.saved_step > 0:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL if deadly else signal.SIG_IGN)

@@ -21,12 +21,16 @@ SHAPE = "layers=2,hidden=32,heads=4,kv_heads=2,mlp=64,vocabulary=300,length=128"
 ADJECTIVES = ("warm", "cold", "salty", "sweet", "plain", "rich", "thin", "fine")
 
 
-def write_pairs(path: Path, dishes: int = 8) -> Path:
+def write_pairs(path: Path, dishes: int = 8, *, contrary: int = 0) -> Path:
+    """The last `contrary` rows have their answers the other way round: the better a model learns the others, the worse
+    it does on those."""
     rows = [
         {"prompt": f"Dish {i} is {adjective}.", "chosen": " I love it.", "rejected": " I hate it."}
         for i in range(dishes)
         for adjective in ADJECTIVES
     ]
+    for row in rows[len(rows) - contrary :]:
+        row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -48,7 +52,9 @@ def run(
 
 
 def weights(directory: Path) -> dict[str, Tensor]:
-    return load_file(directory / "model.safetensors")
+    """Of a model, or of an adapter."""
+    (path,) = directory.glob("*model.safetensors")
+    return load_file(path)
 
 
 def assert_same_run(resumed: Path, whole: Path) -> None:

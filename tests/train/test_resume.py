@@ -93,10 +93,10 @@ FORGOTTEN = {
 @pytest.mark.parametrize("what", FORGOTTEN)
 def test_a_resumed_run_that_forgot_something_is_another_run(what, start, pairs_file, tmp_path, monkeypatch):
     """The comparison that every test here rests on would find it."""
-    dropping = {"lora_rank": 2, "lora_dropout": 0.2, "merge": True}
-    run("dpo", start, pairs_file, tmp_path / "whole", **dropping)
+    random = {"lora_rank": 4, "lora_dropout": 0.3}
+    run("dpo", start, pairs_file, tmp_path / "whole", **random)
     FORGOTTEN[what](monkeypatch)
-    stopped_run(start, pairs_file, tmp_path / "cut", monkeypatch, **dropping)
+    stopped_run(start, pairs_file, tmp_path / "cut", monkeypatch, **random)
     resume(tmp_path / "cut")
     with pytest.raises(AssertionError):
         assert_same_run(tmp_path / "cut", tmp_path / "whole")
@@ -283,21 +283,22 @@ def test_where_the_best_model_is_damaged_the_last_is_the_result_and_that_is_said
     start, pairs_file, tmp_path, monkeypatch
 ):
     """A flipped bit in its weights would load without complaint."""
-    given = {"learning_rate": 0.3, "schedule": "constant", "warmup": 0.0, "max_steps": 8, "keep": 1, "eval_every": 1}
-    real = Keeper.best
+    given = {"learning_rate": 1e-2, "max_steps": 8, "keep": 1, "eval_every": 1}
+    contrary = write_pairs(tmp_path / "pairs.jsonl", contrary=16)
+    real = Keeper.take_best
 
-    def damaged(keeper, progress, warn):
+    def damaged(keeper, progress, console):
         assert progress.best_step < progress.step
         path = keeper.checkpoints.at(progress.best_step) / "model" / "model.safetensors"
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
-        return real(keeper, progress, warn)
+        return real(keeper, progress, console)
 
-    run("ipo", start, pairs_file, tmp_path / "last", **given)
-    monkeypatch.setattr(Keeper, "best", damaged)
+    run("dpo", start, contrary, tmp_path / "last", **given)
+    monkeypatch.setattr(Keeper, "take_best", damaged)
     console = quiet()
-    run("ipo", start, pairs_file, tmp_path / "run", console, keep_best=True, **given)
+    run("dpo", start, contrary, tmp_path / "run", console, keep_best=True, **given)
     assert re.search(
         r"warning: .*step-00000\d, of the best evaluation, is not whole: model/model.safetensors is not what was "
         r"written .*; the last model is the result",

@@ -174,7 +174,9 @@ class RunDirectory:
     def delete_left_overs(self) -> None:
         """Delete what a process that was killed has left half written."""
         with run_error(self.path):
-            delete_left_overs(self.path)
+            for place in (self.path, self.checkpoints):
+                if place.is_dir():
+                    delete_left_overs(place)
 
     def close(self) -> None:
         """Close the metrics file; a later `append_metrics` opens it again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kilter.train.config import RunConfig
@@ -21,15 +22,17 @@ def model_card(
 
     `results` is a table whose first row are its headings.
     """
-    data = facts["data"]
+    data, base = facts["data"], str(facts["model"])
+    on_the_hub = f"base_model: {base}\n" if base.count("/") == 1 and not Path(base).exists() else ""
     settings = [
         [name, f"`{value}`"]
         for name, value in config.model_dump(mode="json", exclude_defaults=True, exclude={"config", "resume"}).items()
     ]
     parts = [
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- kilter\n- preference-alignment\n---",
+        f"---\n{on_the_hub}library_name: transformers\npipeline_tag: text-generation\ntags:\n- kilter\n"
+        "- preference-alignment\n---",
         f"# {title}",
-        f"Trained with kilter {facts['versions']['kilter']} from `{facts['model']}`.",
+        f"Trained with kilter {facts['versions']['kilter']} from `{base}`.",
         f"**Data.** `{data['path']}` (SHA-256 `{data['sha256'][:16]}...`), {facts['examples']:,} examples; "
         f"{facts['held_out']:,} held out.",
         f"**Objective.** {objective}",

@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from kilter.data.checkpoints import Checkpoint, Checkpoints, fault_of
 from kilter.data.run_directory import RunDirectory
 from kilter.data.staging import staged
 from kilter.errors import RunError
-from kilter.model.workers import ALONE, Workers
+from kilter.model.workers import Workers
 from kilter.train.config import RunConfig
 from kilter.train.optimizer import Updater
+from kilter.train.weights import Weights
 from kilter.train.writing import system_errors
 
 TRAINING, PROGRESS = "training.safetensors", "progress.json"
@@ -55,28 +57,21 @@ class Progress:
 
 
 class Keeper:
-    """Saves a run's state when that is due, and gives it back.
-
-    `save_weights` writes the weights of `model` into a directory, given its whole state where it is sharded;
-    `weights_size` is how many bytes they take, and `reference` the reference's fingerprint (None without one).
-    """
+    """Saves a run's state when that is due, and gives it back; `reference` is the reference's fingerprint."""
 
     def __init__(
         self,
         run: RunDirectory,
         config: RunConfig,
         method: str,
+        weights: Weights,
         *,
-        model: nn.Module,
-        save_weights: Callable[[Path, dict[str, Tensor] | None], None],
-        weights_size: int,
-        reference: str | None,
+        reference: str | None = None,
         begin: Checkpoint | None = None,
-        workers: Workers = ALONE,
     ) -> None:
         self.run, self.config, self.method = run, config, method
-        self.save_weights, self.weights_size, self.reference = save_weights, weights_size, reference
-        self.model, self.begin, self.workers = model, begin, workers
+        self.weights, self.workers = weights, weights.workers
+        self.reference, self.begin = reference, begin
         later = [c.step for c in Checkpoints(run.checkpoints) if begin is None or c.step > begin.step]
         self.checkpoints = Checkpoints(run.checkpoints, keep=config.keep, doubtful=later)
         self.saved_step = 0 if begin is None else begin.step
@@ -103,7 +98,7 @@ class Keeper:
             return path
         random = {kind: dict(enumerate(self.workers.gather(state))) for kind, state in random_state().items()}
         flat = flattened({"optimizer": updater.state(), "random": random})
-        self.workers.on_main(self._write, progress, *flat, self.workers.whole_state(self.model))
+        self.workers.on_main(self._write, progress, *flat, self.weights.state())
         self.saved_step, self.saved_at = progress.step, time.monotonic()
         return path
 
@@ -114,7 +109,7 @@ class Keeper:
         numbers: dict[str, Any],
         weights: dict[str, Tensor] | None,
     ) -> None:
-        size = self.weights_size + sum(t.numel() * t.element_size() for t in tensors.values())
+        size = self.weights.size + sum(t.numel() * t.element_size() for t in tensors.values())
         facts = {
             "progress": asdict(progress),
             "reference_sha256": self.reference,
@@ -122,7 +117,7 @@ class Keeper:
             "numbers": numbers,
         }
         with self.checkpoints.save(progress.step, size=size, pinned=self._pinned(progress)) as directory:
-            self.save_weights(directory, weights)
+            self.weights.save(directory, weights)
             with system_errors():
                 save_file(_apart(tensors), directory / TRAINING)
             (directory / PROGRESS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -134,18 +129,16 @@ class Keeper:
         except RunError as error:
             raise RunError(self.checkpoints.account(error, f"metrics in {self.run.path}", 0)) from error
 
-    def write_result(self, write: Callable[[Path, dict[str, Tensor] | None], None]) -> None:
-        """Together: make the run's model of what `write` puts into an empty directory, as `save_weights` would."""
-        self.workers.on_main(self._write_result, write, self.workers.whole_state(self.model))
+    def finish(self, card: str) -> None:
+        """Together: write the run's result, with its model card; there whole or not at all."""
+        self.workers.on_main(self._write_result, self.weights.state(), card)
 
-    def _write_result(
-        self, write: Callable[[Path, dict[str, Tensor] | None], None], weights: dict[str, Tensor] | None
-    ) -> None:
+    def _write_result(self, state: dict[str, Tensor] | None, card: str) -> None:
         try:
             with staged(self.run.model) as directory:
-                write(directory, weights)
+                self.weights.save_result(directory, state, card, merged=self.config.merge)
         except RunError as error:
-            account = self.checkpoints.account(error, f"the model in {self.run.model}", self.weights_size)
+            account = self.checkpoints.account(error, f"the model in {self.run.model}", self.weights.size)
             raise RunError(account) from error
 
     def restore(self, updater: Updater) -> Progress:
@@ -169,19 +162,24 @@ class Keeper:
         self.run.cut_back(facts["lengths"])
         return Progress(**facts["progress"])
 
-    def best(self, progress: Progress, warn: Callable[[str], None]) -> Checkpoint | None:
-        """The checkpoint of the best evaluation, where one is to be kept and that was not the last.
-
-        Where it is not whole, `warn` is told, and it is None.
-        """
-        if not self.keeps_best or progress.best_step in (None, progress.step):
-            return None
-        checkpoint = Checkpoint(self.checkpoints.at(progress.best_step), progress.best_step)
+    def take_best(self, progress: Progress, console: Console) -> int:
+        """Together: give the policy the weights of the best evaluation, if they are wanted; returns the step of those
+        it has now. A checkpoint that is not whole is told of, and left."""
+        best = progress.best_step
+        if not self.keeps_best or best is None or best == progress.step:
+            return progress.step
+        checkpoint = Checkpoint(self.checkpoints.at(best), best)
         fault = fault_of(checkpoint)
-        if self.workers.of_main(fault is None):
-            return checkpoint
-        warn(f"{checkpoint.path}, of the best evaluation, is not whole: {fault}; the last model is the result")
-        return None
+        if not self.workers.of_main(fault is None):
+            console.print(
+                f"warning: {checkpoint.path}, of the best evaluation, is not whole: {fault}; the last model is the "
+                "result",
+                soft_wrap=True,
+            )
+            return progress.step
+        self.weights.restore(checkpoint.path)
+        console.print(f"the best evaluation was that of step {best}: its model is the result", highlight=False)
+        return best
 
     def _pinned(self, progress: Progress) -> set[int]:
         """The best of each checkpoint that will be left: a run taken up from it may end there."""

@@ -29,7 +29,7 @@ from kilter.train.resume import open_run
 from kilter.train.setup import begin_run, make_encoder, read_examples, seed_everything, with_node_limit
 from kilter.train.step import score_completions
 from kilter.train.stops import Stop
-from kilter.train.weights import MODEL, load_policy, restore_weights, save_result, save_weights, weights_size
+from kilter.train.weights import MODEL, Weights, load_policy
 
 LEARNING_RATE, LEARNING_RATE_FROM_SCRATCH = 2e-5, 2e-3
 
@@ -79,28 +79,13 @@ def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
         return loss
 
     task = Task(policy, None, row, {}, len(examples), make_batch, evaluate if eval_examples else None, workers=workers)
-    keeper = Keeper(
-        run,
-        config,
-        "sft",
-        model=policy.model,
-        save_weights=lambda directory, state: save_weights(
-            directory, policy, tokenizer, config.model or "", state=state
-        ),
-        weights_size=weights_size(policy),
-        reference=None,
-        begin=checkpoint,
-        workers=workers,
-    )
+    keeper = Keeper(run, config, "sft", Weights(policy, tokenizer, config.model or "", workers), begin=checkpoint)
     rate = config.learning_rate or (LEARNING_RATE if config.model else LEARNING_RATE_FROM_SCRATCH)
     with run:
         done = fit(task, config, keeper, console, learning_rate=rate)
-        best = keeper.best(done, lambda text: console.print(f"warning: {text}", soft_wrap=True))
-        if best is not None:
-            restore_weights(policy, best.path)
-            console.print(f"the best evaluation was that of step {best.step}: its model is the result", highlight=False)
+        step = keeper.take_best(done, console)
         losses = {row["step"]: float(str(row["loss"])) for row in run.read_metrics() if row.get("split") == "eval"}
-        ends = [losses[0], losses[done.step if best is None else best.step]] if eval_examples else []
+        ends = [losses[0], losses[step]] if eval_examples else []
         table = [["held out", "before", "after"], ["cross-entropy, nats/token", *(f"{x:.4f}" for x in ends)]]
         card = model_card(
             config,
@@ -109,11 +94,7 @@ def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
             facts=run.read_manifest(),
             results=table if ends else [],
         )
-        keeper.write_result(
-            lambda directory, state: save_result(
-                directory, policy, tokenizer, config.model or "", card, merged=config.merge, state=state
-            )
-        )
+        keeper.finish(card)
     if ends:
         console.print(f"held-out cross-entropy, nats/token: {ends[0]:.4f} before, {ends[1]:.4f} after", highlight=False)
     console.print(f"model: {run.model}\nmetrics: {run.path / 'metrics.jsonl'}", highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -28,7 +29,7 @@ from kilter.model.loading import (
     pick_device,
 )
 from kilter.model.scorer import Scorer
-from kilter.model.workers import load_state
+from kilter.model.workers import ALONE, Workers, load_state
 from kilter.train.config import AlignConfig, RunConfig
 from kilter.train.writing import system_errors
 
@@ -70,7 +71,7 @@ def load_reference(policy: Scorer, config: AlignConfig, checkpoint: Checkpoint |
 
 
 def _load(name: str, config: RunConfig) -> Scorer:
-    scorer = load_scorer(
+    return load_scorer(
         name,
         precision=config.precision,
         weights=config.weights,
@@ -78,12 +79,6 @@ def _load(name: str, config: RunConfig) -> Scorer:
         strict=config.strict,
         quantise=config.quantise,
     )
-    if config.shard and scorer.path == "separate":
-        raise ConfigError(
-            f"{type(scorer.model).__name__} is scored one sequence at a time, as many times as a worker has sequences; "
-            "sharding needs all workers to run alike; leave shard out"
-        )
-    return scorer
 
 
 def lora_settings(config: RunConfig) -> LoraSettings | None:
@@ -101,61 +96,57 @@ def lora_settings(config: RunConfig) -> LoraSettings | None:
     )
 
 
-def save_weights(
-    directory: Path,
-    policy: Scorer,
-    tokenizer: PreTrainedTokenizerFast,
-    name: str,
-    *,
-    state: dict[str, Tensor] | None = None,
-) -> None:
-    """What a checkpoint keeps of the policy: an adapter by itself, or the model as transformers loads it.
+@dataclass(frozen=True)
+class Weights:
+    """The weights that a run trains, as they are saved and taken up; `name` is the model that they began from.
 
-    `state` is the whole state of a sharded model.
+    A `state` is that of a sharded model, put together on the first worker.
     """
-    if has_adapter(policy.model):
-        _save_adapter(directory / ADAPTER, policy.model, name)
-    else:
-        _save_model(directory / MODEL, policy.model, tokenizer, state)
 
+    policy: Scorer
+    tokenizer: PreTrainedTokenizerFast
+    name: str
+    workers: Workers = ALONE
 
-def restore_weights(policy: Scorer, directory: Path) -> None:
-    """Give the policy what `save_weights` wrote."""
-    if has_adapter(policy.model):
-        load_adapter_weights(policy.model, directory / ADAPTER)
-    else:
-        saved = load_model(str(directory / MODEL), policy.device, policy.model.dtype)
-        load_state(policy.model, saved.state_dict())
+    @property
+    def size(self) -> int:
+        """Bytes that `save` writes."""
+        model = self.policy.model
+        saved = (p for p in model.parameters() if p.requires_grad or not has_adapter(model))
+        return sum(p.numel() * p.element_size() for p in saved)
 
+    def state(self) -> dict[str, Tensor] | None:
+        """Together: what the other methods take."""
+        return self.workers.whole_state(self.policy.model)
 
-def save_result(
-    directory: Path,
-    policy: Scorer,
-    tokenizer: PreTrainedTokenizerFast,
-    name: str,
-    card: str,
-    *,
-    merged: bool,
-    state: dict[str, Tensor] | None = None,
-) -> None:
-    """Write model or adapter, tokenizer and model card so that transformers (with peft, for an adapter) loads them.
+    def save(self, directory: Path, state: dict[str, Tensor] | None) -> None:
+        """What a checkpoint keeps: an adapter by itself, or the model as transformers loads it."""
+        if has_adapter(self.policy.model):
+            _save_adapter(directory / ADAPTER, self.policy.model, self.name)
+        else:
+            _save_model(directory / MODEL, self.policy.model, self.tokenizer, state)
 
-    `state` is the whole state of a sharded model.
-    """
-    if not has_adapter(policy.model):
-        _save_model(directory, policy.model, tokenizer, state)
-    elif merged:
-        _save_model(directory, merge(policy.model), tokenizer)
-    else:
-        _save_adapter(directory, policy.model, name)
-        tokenizer.save_pretrained(directory)
-    (directory / "README.md").write_text(card, encoding="utf-8")
+    def restore(self, directory: Path) -> None:
+        """Together: give the policy what `save` wrote."""
+        model = self.policy.model
+        if has_adapter(model):
+            load_adapter_weights(model, directory / ADAPTER)
+        else:
+            saved = load_model(str(directory / MODEL), self.policy.device, model.dtype)
+            load_state(model, saved.state_dict())
 
-
-def weights_size(policy: Scorer) -> int:
-    """Bytes that `save_weights` writes."""
-    saved = (p for p in policy.model.parameters() if p.requires_grad or not has_adapter(policy.model))
-    return sum(p.numel() * p.element_size() for p in saved)
+    def save_result(self, directory: Path, state: dict[str, Tensor] | None, card: str, *, merged: bool) -> None:
+        """Model or adapter, tokenizer and model card, so that transformers (with peft, for an adapter) loads them."""
+        model = self.policy.model
+        if not has_adapter(model):
+            _save_model(directory, model, self.tokenizer, state)
+        elif merged:
+            _save_model(directory, merge(model), self.tokenizer)
+        else:
+            _save_adapter(directory, model, self.name)
+            with system_errors():
+                self.tokenizer.save_pretrained(directory)
+        (directory / "README.md").write_text(card, encoding="utf-8")
 
 
 def _save_adapter(directory: Path, model: PreTrainedModel, name: str) -> None:
