@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from kilter.demo.config import DemoConfig
+from kilter.errors import ConfigError
 from kilter.measure.config import GenerateConfig, ScoreConfig
 from kilter.train.config import AlignConfig, SftConfig
 
@@ -46,6 +48,7 @@ def score(*, config: Annotated[ScoreConfig, Parameter(name="*")]) -> None:
     """Score preference pairs under a model, and against a reference."""
     from kilter.train.machine import settle
 
+    _not_by_many("score")
     settle()
     from kilter.measure.score import score
 
@@ -56,6 +59,7 @@ def generate(*, config: Annotated[GenerateConfig, Parameter(name="*")]) -> None:
     """Let a model answer prompts, alone or beside another."""
     from kilter.train.machine import settle
 
+    _not_by_many("generate")
     settle()
     from kilter.measure.generate import generate
 
@@ -67,7 +71,13 @@ def demo(*, config: Annotated[DemoConfig | None, Parameter(name="*")] = None) ->
     """Train and align a small model in a world where the best possible result is known exactly."""
     from kilter.train.machine import settle
 
+    _not_by_many("demo")
     settle()
     from kilter.demo.wind_tunnel import demo
 
     demo(config or DemoConfig())
+
+
+def _not_by_many(command: str) -> None:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(f"kilter {command} runs in one process; start it without torchrun")

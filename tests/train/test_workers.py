@@ -20,12 +20,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kilter import commands
 from kilter.data.checkpoints import Checkpoints
 from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError, StoppedError
 from kilter.train.align import align
 from kilter.train.config import AlignConfig, SftConfig
 from kilter.train.sft import sft
+from kilter.train.weights import load_policy
 from train.runs import quiet, run
 from train.test_resume import stop_after
 from train.test_step import policy_and_reference
@@ -221,6 +223,23 @@ def test_the_guide_to_scale_runs_as_it_is_printed(start: Path, pairs_file: Path,
 def test_sharding_needs_several_workers(start: Path, pairs_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--shard splits weights over workers, and there is one"):
         run("dpo", start, pairs_file, tmp_path / "run", shard=True)
+
+
+def test_what_does_not_train_runs_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="kilter demo runs in one process; start it without torchrun"):
+        commands.demo()
+
+
+def test_sharding_is_refused_where_workers_would_not_run_alike(
+    tiny_model: Callable[..., PreTrainedModel], start: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    given = {"data": pairs_file, "out": tmp_path / "run", "shard": True}
+    with pytest.raises(ConfigError, match="an adapter has few; leave it out"):
+        load_policy(str(start), AlignConfig(model=str(start), lora_rank=2, **given), None)
+    tiny_model("mamba").save_pretrained(tmp_path / "mamba")
+    with pytest.raises(ConfigError, match="is scored one sequence at a time"):
+        load_policy(str(tmp_path / "mamba"), AlignConfig(model=str(tmp_path / "mamba"), **given), None)
 
 
 def test_each_worker_needs_an_example_of_each_batch(

@@ -71,7 +71,7 @@ def load_reference(policy: Scorer, config: AlignConfig, checkpoint: Checkpoint |
 
 
 def _load(name: str, config: RunConfig) -> Scorer:
-    return load_scorer(
+    scorer = load_scorer(
         name,
         precision=config.precision,
         weights=config.weights,
@@ -79,6 +79,12 @@ def _load(name: str, config: RunConfig) -> Scorer:
         strict=config.strict,
         quantise=config.quantise,
     )
+    if config.shard and scorer.path == "separate":
+        raise ConfigError(
+            f"{type(scorer.model).__name__} is scored one sequence at a time, as many times as a worker has sequences; "
+            "sharding needs all workers to run alike; leave shard out"
+        )
+    return scorer
 
 
 def lora_settings(config: RunConfig) -> LoraSettings | None:
