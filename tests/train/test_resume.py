@@ -164,8 +164,17 @@ def test_resuming_refuses_other_data_naming_it(start, pairs_file, tmp_path, monk
     resume(out, data=pairs_file)
 
 
-@pytest.mark.parametrize(("what", "named"), [("weights", "the reference"), ("template", "the chat template")])
-def test_resuming_refuses_another_reference_or_template(what, named, start, pairs_file, tmp_path, monkeypatch):
+def test_a_run_that_replaced_another_resumes(start, pairs_file, tmp_path, monkeypatch):
+    run("dpo", start, pairs_file, tmp_path / "run", max_steps=1)
+    stopped_run(start, pairs_file, tmp_path / "run", monkeypatch, overwrite=True)
+    assert resume(tmp_path / "run").model.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [("weights", "the reference"), ("template", "the chat template"), ("tokenizer", "the tokenizer")],
+)
+def test_resuming_refuses_another_reference_template_or_tokenizer(what, named, start, pairs_file, tmp_path, monkeypatch):
     """Also where it lies where the first one lay."""
     mine = tmp_path / "start"
     shutil.copytree(start, mine)
@@ -174,6 +183,10 @@ def test_resuming_refuses_another_reference_or_template(what, named, start, pair
         model = AutoModelForCausalLM.from_pretrained(mine)
         model.model.norm.weight.data[0] += 1e-6
         model.save_pretrained(mine)
+    elif what == "tokenizer":
+        tokenizer = json.loads((mine / "tokenizer.json").read_text())
+        tokenizer["model"]["merges"].pop()
+        (mine / "tokenizer.json").write_text(json.dumps(tokenizer))
     else:
         template = (mine / "chat_template.jinja").read_text()
         (mine / "chat_template.jinja").write_text(template.replace("Human", "Person"))

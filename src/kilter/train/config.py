@@ -145,7 +145,7 @@ class RunConfig(BaseModel):
     @property
     def toml(self) -> str:
         """These settings as a file that `config` reads."""
-        return to_toml(self.model_dump(mode="json", exclude={"config", "resume"}))
+        return to_toml(self.model_dump(mode="json", exclude={"config", "resume", "overwrite"}))
 
     @property
     def node_limit(self) -> int:
