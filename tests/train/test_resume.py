@@ -174,7 +174,7 @@ def test_a_run_that_replaced_another_resumes(start, pairs_file, tmp_path, monkey
     ("what", "named"),
     [("weights", "the reference"), ("template", "the chat template"), ("tokenizer", "the tokenizer")],
 )
-def test_resuming_refuses_another_reference_template_or_tokenizer(what, named, start, pairs_file, tmp_path, monkeypatch):
+def test_resuming_refuses_another_reference_or_text_side(what, named, start, pairs_file, tmp_path, monkeypatch):
     """Also where it lies where the first one lay."""
     mine = tmp_path / "start"
     shutil.copytree(start, mine)
