@@ -51,7 +51,7 @@ def torchrun(*arguments: object) -> tuple[int, str]:
     """Exit status and what was printed."""
     process = launched(*arguments)
     try:
-        printed = process.communicate(timeout=120)[0]
+        printed = process.communicate(timeout=600)[0]
     except subprocess.TimeoutExpired:
         process.terminate()
         raise

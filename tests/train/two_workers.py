@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from kilter.model.loading import load_model
 from kilter.model.scorer import Scorer
-from kilter.model.workers import ALONE, Workers, load_state, open_workers, own_part
+from kilter.model.workers import ALONE, Workers, leave, load_state, open_workers, own_part
 from kilter.objectives import OBJECTIVES
 from kilter.tokens.encoding import EncodedDemonstration
 from kilter.train.align import align
@@ -130,4 +130,4 @@ if __name__ == "__main__":
     dist.init_process_group("gloo")  # several runs in one process share it
     gradients(Path(sys.argv[1]))
     runs(Path(sys.argv[1]))
-    dist.destroy_process_group()
+    leave()

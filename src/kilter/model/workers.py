@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -205,7 +206,17 @@ def open_workers(*, device: str = "auto", shard: bool = False, batch_size: int) 
         raise WorkerError(f"another worker has gone, and may have said why: {str(error).splitlines()[0]}") from None
     finally:
         if begun_here:
-            dist.destroy_process_group()
+            leave()
+
+
+def leave() -> None:
+    """Close the process group, so that the process can end.
+
+    Gloo's threads let go of the last tensors a moment after their results are there. They need Python's lock for that,
+    and where the interpreter is closing already, asking for it aborts the process (pytorch pull request 179291).
+    """
+    dist.destroy_process_group()
+    time.sleep(0.2)
 
 
 # How gloo and NCCL say that nobody is there.
