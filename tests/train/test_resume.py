@@ -159,7 +159,7 @@ def test_resuming_refuses_other_data_naming_it(start, pairs_file, tmp_path, monk
     mine = shutil.copy(pairs_file, tmp_path / "mine.jsonl")
     out = stopped_run(start, mine, tmp_path / "run", monkeypatch)
     write_pairs(mine, dishes=9)
-    with pytest.raises(ConfigError, match=r"the data had the SHA-256 [0-9a-f]{64} when it began, and has"):
+    with pytest.raises(ConfigError, match=r"the SHA-256 of the data was [0-9a-f]{64} when it began, and is"):
         resume(out)
     resume(out, data=pairs_file)
 
@@ -190,7 +190,7 @@ def test_resuming_refuses_another_reference_or_text_side(what, named, start, pai
     else:
         template = (mine / "chat_template.jinja").read_text()
         (mine / "chat_template.jinja").write_text(template.replace("Human", "Person"))
-    with pytest.raises(ConfigError, match=rf"cannot be gone on with: {named} had"):
+    with pytest.raises(ConfigError, match=rf"cannot be gone on with: the SHA-256 of {named} was"):
         resume(out)
 
 
@@ -328,3 +328,32 @@ def test_every_checkpoint_names_the_reference(start, pairs_file, tmp_path):
     manifest = RunDirectory(tmp_path / "run").read_manifest()
     assert facts["reference_sha256"] == manifest["reference_sha256"]
     assert len(facts["reference_sha256"]) == 64
+
+
+def test_a_smaller_node_budget_that_would_leave_out_rows_is_refused(start, pairs_file, tmp_path, monkeypatch):
+    """It may change otherwise; with fewer rows the same steps would see other examples."""
+    mine = tmp_path / "mine.jsonl"
+    long = {"prompt": "Dish " + "salty " * 30, "chosen": " I love it.", "rejected": " I hate it."}
+    mine.write_text(json.dumps(long) + "\n" + pairs_file.read_text())
+    out = stopped_run(start, mine, tmp_path / "run", monkeypatch, on_overflow="drop")
+    with pytest.raises(ConfigError, match="the number of examples was 49 when it began, and is 48 now"):
+        resume(out, node_budget=32)
+    resume(out, node_budget=128)
+
+
+def test_the_base_of_an_adapter_may_not_change_whatever_the_reference_is(start, pairs_file, tmp_path, monkeypatch):
+    mine = tmp_path / "start"
+    shutil.copytree(start, mine)
+    given = {"lora_rank": 2, "reference": str(start)}
+    out = stopped_run(mine, pairs_file, tmp_path / "run", monkeypatch, **given)
+    model = AutoModelForCausalLM.from_pretrained(mine)
+    model.model.norm.weight.data[0] += 1e-6
+    model.save_pretrained(mine)
+    with pytest.raises(ConfigError, match="the SHA-256 of the model it starts from was"):
+        resume(out)
+
+
+def test_a_checkpoint_is_no_run(start, pairs_file, tmp_path, monkeypatch):
+    out = stopped_run(start, pairs_file, tmp_path / "run", monkeypatch)
+    with pytest.raises(RunError, match=r"manifest\.json is not that of a run; give --resume the directory"):
+        resume(out / "checkpoints" / "step-000002", data=pairs_file, model=str(start))

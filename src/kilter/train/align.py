@@ -25,7 +25,7 @@ from kilter.train.held_out import Account, HeldOutPairs
 from kilter.train.loop import Task, fit
 from kilter.train.resume import open_run
 from kilter.train.setup import begin_run, make_encoder, read_examples, seed_everything, with_node_limit
-from kilter.train.weights import Weights, load_policy, load_reference
+from kilter.train.weights import Weights, load_policy, load_reference, start_fingerprint
 
 UNITS = "Log-ratios are to the reference; KL is exact, over the whole vocabulary; both are in nats."
 
@@ -62,6 +62,7 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
     fingerprint = None if reference is None else model_fingerprint(reference)
     if reference is not None:
         reference.frozen()
+    starts_at_reference = reference is not None and config.reference is None
     config = with_node_limit(config, policy, console, workers)
     encoder = make_encoder(tokenizer, config, policy)
     pairs, report = encoder.encode_pairs(examples.train)
@@ -83,6 +84,8 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
             "held_out": len(eval_pairs),
             "encoding": asdict(report),
             "scoring_path": policy.path,
+            # Where the start of the run is the reference, that says it already.
+            **({} if starts_at_reference else start_fingerprint(policy, checkpoint)),
         },
         workers,
     )
@@ -118,7 +121,7 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
         len(pairs),
         lambda positions: batch_of([pairs[i] for i in positions]),
         held_out.evaluate if eval_pairs else None,
-        starts_at_reference=row.needs_reference and config.reference is None,
+        starts_at_reference=starts_at_reference,
         workers=workers,
     )
     weights = Weights(policy, tokenizer, config.model, workers)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from kilter.data.checkpoints import Checkpoint, Checkpoints
-from kilter.data.run_directory import CONFIG, RunDirectory
+from kilter.data.run_directory import CONFIG, MANIFEST, RunDirectory
 from kilter.data.toml import read_settings
 from kilter.errors import ConfigError, RunError
 from kilter.model.workers import ALONE, Workers
@@ -16,12 +16,15 @@ from kilter.train.config import RunConfig
 
 # What the manifest says that must be so again, and what it is called in messages.
 UNCHANGED = {
-    "data": "the data",
-    "eval_data": "the data to evaluate on",
-    "tokenizer_sha256": "the tokenizer",
-    "template_sha256": "the chat template",
-    "reference_sha256": "the reference",
-    "model_sha256": "the model it starts from",
+    "data": "the SHA-256 of the data",
+    "eval_data": "the SHA-256 of the data to evaluate on",
+    "tokenizer_sha256": "the SHA-256 of the tokenizer",
+    "template_sha256": "the SHA-256 of the chat template",
+    "reference_sha256": "the SHA-256 of the reference",
+    "model_sha256": "the SHA-256 of the model it starts from",
+    # A smaller node budget may leave out rows that were not too long before.
+    "examples": "the number of examples",
+    "held_out": "the number of held-out examples",
 }
 
 
@@ -37,7 +40,9 @@ def open_run(
     if config.resume is None or not run.exists:
         run.check_free(overwrite=config.overwrite)
         return run, None
-    begun_by = run.read_manifest()["method"]
+    begun_by = run.read_manifest().get("method")
+    if begun_by is None:
+        raise RunError(f"{run.path / MANIFEST} is not that of a run; give --resume the directory that a run made")
     if begun_by != method:
         raise ConfigError(
             f"{run.path} was begun by kilter {begun_by}; go on with: kilter {begun_by} --resume {run.path}"
@@ -77,6 +82,6 @@ def check_unchanged(run: RunDirectory, facts: Mapping[str, Any]) -> None:
             was, now = (None if value is None else value["sha256"] for value in (was, now))
         if was != now:
             raise ConfigError(
-                f"{run.path} cannot be gone on with: {called} had the SHA-256 {was} when it began, and has {now} now; "
+                f"{run.path} cannot be gone on with: {called} was {was} when it began, and is {now} now; "
                 "restore what it was, or begin another run with another --out"
             )

@@ -107,5 +107,5 @@ def with_node_limit(config: C, policy: Scorer, console: Console, workers: Worker
 
 
 def seed_everything(seed: int) -> None:
-    """Seed what randomness training may draw (dropout, noise); order and fresh weights have seeds of their own."""
+    """Seed what dropout draws; order, fresh weights, noise and rounding have seeds of their own."""
     torch.manual_seed(seed)

@@ -13,7 +13,7 @@ from kilter.data.checkpoints import Checkpoint
 from kilter.data.reading import read_demonstrations
 from kilter.data.records import Content, Demonstration
 from kilter.errors import ConfigError
-from kilter.model.fingerprint import model_fingerprint, template_fingerprint, tokenizer_fingerprint
+from kilter.model.fingerprint import template_fingerprint, tokenizer_fingerprint
 from kilter.model.loading import AUTOCAST, DTYPE, load_tokenizer, pick_device
 from kilter.model.scorer import Scorer
 from kilter.model.scratch import fresh_model, fresh_tokenizer, parse_shape
@@ -29,7 +29,7 @@ from kilter.train.resume import open_run
 from kilter.train.setup import begin_run, make_encoder, read_examples, seed_everything, with_node_limit
 from kilter.train.step import score_completions
 from kilter.train.stops import Stop
-from kilter.train.weights import MODEL, Weights, load_policy
+from kilter.train.weights import MODEL, Weights, load_policy, start_fingerprint
 
 LEARNING_RATE, LEARNING_RATE_FROM_SCRATCH = 2e-5, 2e-3
 
@@ -65,9 +65,9 @@ def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
         "held_out": len(eval_examples),
         "encoding": asdict(report),
         "scoring_path": policy.path,
+        **start_fingerprint(policy, checkpoint),
     }
-    start = {"model_sha256": model_fingerprint(policy)} if checkpoint is None else {}
-    begin_run(run, config, "sft", facts | start, workers)
+    begin_run(run, config, "sft", facts, workers)
     workers.spread(policy)
 
     def make_batch(positions: Sequence[int]) -> Batch:

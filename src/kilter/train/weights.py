@@ -19,6 +19,7 @@ from kilter.model.adapter import (
     save_adapter,
     train_adapter,
 )
+from kilter.model.fingerprint import model_fingerprint
 from kilter.model.loading import (
     adapter_base_of,
     check_same_vocabulary,
@@ -57,6 +58,14 @@ def load_policy(name: str, config: RunConfig, checkpoint: Checkpoint | None) -> 
     if config.activation_checkpointing:
         policy.recompute_activations()
     return policy
+
+
+def start_fingerprint(policy: Scorer, checkpoint: Checkpoint | None) -> dict[str, str]:
+    """What the manifest says of the model that the policy began from, as far as a resumed run still needs it: the base
+    of an adapter always, all weights only until there is a checkpoint of them."""
+    if has_adapter(policy.model):
+        return {"model_sha256": model_fingerprint(reference_of(policy))}
+    return {"model_sha256": model_fingerprint(policy)} if checkpoint is None else {}
 
 
 def load_reference(policy: Scorer, config: AlignConfig, checkpoint: Checkpoint | None) -> Scorer:
