@@ -168,6 +168,7 @@ def test_a_mistake_in_a_file_of_settings_is_told_in_one_line(text: str, told: st
         (["--patience", "3"], "patience needs something to evaluate on"),
         (["--patience", "3", "--holdout", "5"], "give eval_every"),
         (["--lora-alpha", "3"], "give lora_rank too"),
+        (["--sample-tokens", "3"], "give sample_eval too"),
     ],
 )
 def test_options_that_contradict_each_other_are_told_in_one_line(arguments: list[str], told: str) -> None:

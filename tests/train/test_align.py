@@ -18,7 +18,7 @@ from kilter.model.loading import load_scorer, load_tokenizer
 from kilter.model.scorer import Scorer
 from kilter.train.config import SftConfig
 from kilter.train.sft import sft
-from train.runs import run
+from train.runs import SHAPE, run
 
 
 @pytest.fixture
@@ -195,6 +195,20 @@ def test_answers_are_sampled_at_evaluations_and_their_kl_is_nil_at_the_start(sta
     assert sum(s["kl_policy_reference"] for s in samples[12:]) / 6 == pytest.approx(rows[2]["sample_answer_kl"])
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "KL(policy, reference) of answers" in card
+
+
+def test_a_model_from_scratch_keeps_fewer_activations_when_asked_to(pairs_file, tmp_path, console, monkeypatch):
+    asked = []
+
+    def noted(scorer):
+        asked.append(scorer)
+
+    monkeypatch.setattr(Scorer, "recompute_activations", noted)
+    given = {"data": pairs_file, "from_scratch": SHAPE, "max_steps": 1}
+    sft(SftConfig(out=tmp_path / "plain", **given), console)
+    assert not asked
+    sft(SftConfig(out=tmp_path / "again", activation_checkpointing=True, **given), console)
+    assert len(asked) == 1
 
 
 def test_the_model_card_says_what_was_trained_on_what_and_what_came_of_it(start, pairs_file, tmp_path, console):

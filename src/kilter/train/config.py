@@ -181,6 +181,13 @@ class AlignConfig(RunConfig):
     sample_tokens: int = Field(128, ge=1, description="Most tokens of a sampled answer.")
     sample_temperature: float = Field(1.0, ge=0, description="Temperature of samples; the KL is unbiased at 1.")
 
+    @model_validator(mode="after")
+    def _samples(self) -> Self:
+        for name in ("sample_tokens", "sample_temperature"):
+            if not self.sample_eval and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is for sampled answers; give sample_eval too")
+        return self
+
 
 class SftConfig(RunConfig):
     """Teach a model to say what the examples say."""
@@ -196,6 +203,6 @@ class SftConfig(RunConfig):
     def _one_start(self) -> SftConfig:
         if (self.model is None) == (self.from_scratch is None):
             raise ValueError("give either model or from_scratch, to say where to start")
-        if self.from_scratch is not None and (self.lora_rank is not None or self.merge):
+        if self.from_scratch is not None and (self.lora_rank is not None or self.merge or self.quantise != "none"):
             raise ValueError("an adapter sits on a model, and from_scratch has none; leave the adapter out")
         return self

@@ -116,7 +116,10 @@ def _start(
     tokenizer = fresh_tokenizer(_texts(rows), shape["vocabulary"])
     model = fresh_model(shape, tokenizer, config.seed)
     model.to(device=pick_device(config.device), dtype=DTYPE[config.weights])  # type: ignore[call-arg]
-    return tokenizer, Scorer(model, autocast=AUTOCAST[config.precision])
+    policy = Scorer(model, autocast=AUTOCAST[config.precision])
+    if config.activation_checkpointing:
+        policy.recompute_activations()
+    return tokenizer, policy
 
 
 def _texts(rows: Sequence[Demonstration]) -> Iterator[str]:
