@@ -169,7 +169,7 @@ def test_a_text_prompt_beside_conversations_is_refused_not_misread() -> None:
         "chosen": [user("2+2?"), assistant("4")],
         "rejected": [user("2+2?"), assistant("5")],
     }
-    assert recognise([(HERE, row)], Pair).name == "pair-chat-implicit"
+    assert recognise([(HERE, row)], {Pair}).name == "pair-chat-implicit"
     assert refusal("pair-chat-implicit", row).startswith("prompt: is text beside conversations")
 
 
@@ -252,7 +252,7 @@ def test_transcripts_that_are_no_pair_are_refused() -> None:
 
 def test_transcripts_beside_a_prompt_are_refused_not_read_as_answers() -> None:
     row: Row = EXAMPLES["hh"][0] | {"prompt": "\n\nHuman: 2+2?\n\nAssistant:"}
-    assert recognise([(HERE, row)], Pair).name == "pair-text"
+    assert recognise([(HERE, row)], {Pair}).name == "pair-text"
     assert refusal("pair-text", row).startswith("prompt: stands beside whole transcripts")
     assert refusal("hh", row).startswith("prompt: stands beside whole transcripts")
 
@@ -267,7 +267,7 @@ def test_a_text_answer_may_quote_a_transcript() -> None:
 
 def test_completions_may_be_text_or_messages_but_not_a_mixture() -> None:
     chat = {"prompt": [user("2+2?")], "completion": [assistant("4")]}
-    assert recognise([(HERE, chat)], Demonstration).name == "sft-prompt"
+    assert recognise([(HERE, chat)], {Demonstration}).name == "sft-prompt"
     assert read("sft-prompt", chat) == Demonstration(Q, YES, HERE)
     assert refusal("sft-prompt", chat | {"prompt": "2+2?"}).startswith("completion: is a list; expected text")
     assert refusal("sft-prompt", chat | {"completion": "4"}).startswith("completion: is text; expected a list")
@@ -283,12 +283,12 @@ def test_answers_marked_good_or_bad_are_not_read_as_demonstrations(name: str) ->
 
 def test_the_first_row_that_fits_a_format_decides() -> None:
     rows = [(HERE, row) for row in ({"prompt": 3}, EXAMPLES["hh"][0], EXAMPLES["pair-text"][0])]
-    assert recognise(rows, Pair).name == "hh"
+    assert recognise(rows, {Pair}).name == "hh"
 
 
 def test_pairs_are_found_beside_demonstrations_where_pairs_are_wanted() -> None:
     both = EXAMPLES["pair-text"][0] | EXAMPLES["sft-messages"][0]
-    assert recognise([(HERE, both)], Pair).name == "pair-text"
+    assert recognise([(HERE, both)], {Pair}).name == "pair-text"
 
 
 def test_a_row_that_fits_several_formats_is_refused_with_their_names() -> None:
@@ -296,18 +296,18 @@ def test_a_row_that_fits_several_formats_is_refused_with_their_names() -> None:
     with pytest.raises(
         DataError, match=r"pairs.jsonl:7: .*more than one way(.|\n)*sft-text(.|\n)*sft-messages"
     ) as caught:
-        recognise([(HERE, both)], Demonstration)
+        recognise([(HERE, both)], {Demonstration})
     assert "pair-text" not in str(caught.value)
 
 
 def test_demonstrations_are_refused_where_pairs_are_wanted() -> None:
     with pytest.raises(DataError, match=r"found a demonstration, format sft-text .*; expected a pair"):
-        recognise([(HERE, EXAMPLES["sft-text"][0])], Pair)
+        recognise([(HERE, EXAMPLES["sft-text"][0])], {Pair})
 
 
 def test_a_row_of_no_format_is_refused_with_its_keys_and_every_format() -> None:
     with pytest.raises(DataError, match="no format") as caught:
-        recognise([(HERE, {"question": "q", "an\x1bswer": 4})], Demonstration)
+        recognise([(HERE, {"question": "q", "an\x1bswer": 4})], {Demonstration})
     said = str(caught.value)
     assert "question (text), an\\x1bswer (a number)" in said
     assert all(f"  {name} " in said for name in FORMATS)

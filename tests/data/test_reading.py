@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kilter.data import reading
-from kilter.data.reading import BadRow, read_demonstrations, read_pairs, read_prompts
+from kilter.data.reading import BadRow, FileAccount, read_demonstrations, read_pairs, read_prompts
 from kilter.data.records import Demonstration, Message, Origin, Pair, Prompt
 from kilter.errors import DataError
 
@@ -73,8 +73,8 @@ def test_the_content_decides_how_a_file_is_read_not_its_name(
     assert dataset.rows == tuple(
         Pair(row["prompt"], row["chosen"], row["rejected"], Origin(str(path), line)) for line, row in enumerate(ROWS, 1)
     )
-    assert dataset.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (dataset.path, dataset.format, dataset.bad_rows, dataset.ignored) == (path, "pair-text", (), ())
+    assert dataset.files[0].sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert dataset.files == (FileAccount(str(path), dataset.files[0].sha256, "pair-text", 3),)
 
 
 def test_blank_lines_are_skipped_and_lines_keep_their_physical_numbers(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_chosen_answers_of_pairs_are_demonstrations(tmp_path: Path) -> None:
     dataset = read_demonstrations(path)
     assert dataset.rows[1] == Demonstration("2 + 2 is", " 4", Origin(str(path), 2))
     assert dataset.describe() == (
-        f"{path}: 3 demonstrations (the chosen answers of pairs), format pair-text (prompt and answers as text)"
+        f"{path}: 3 pairs, format pair-text (prompt and answers as text), their chosen answers"
     )
 
 
@@ -166,7 +166,7 @@ def test_a_file_of_bad_rows_only_is_refused_even_where_they_may_be_skipped(tmp_p
 def test_the_first_rows_decide_the_format_and_later_ones_must_fit_it(tmp_path: Path) -> None:
     hh = {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"}
     dataset = read_pairs(written(tmp_path, "\n".join(["x", GOOD, json.dumps(hh)])), skip_bad=True)
-    assert dataset.format == "pair-text"
+    assert dataset.files[0].format == "pair-text"
     assert [(row.origin.line, row.field) for row in dataset.bad_rows] == [(1, ""), (3, "prompt")]
 
 
@@ -389,7 +389,7 @@ def test_pairs_have_prompts(tmp_path: Path) -> None:
     path = written(tmp_path, LINES)
     dataset = read_prompts(path)
     assert dataset.rows[1] == Prompt("2 + 2 is", Origin(str(path), 2))
-    assert dataset.describe() == (f"{path}: 3 prompts (those of pairs), format pair-text (prompt and answers as text)")
+    assert dataset.describe() == (f"{path}: 3 pairs, format pair-text (prompt and answers as text), their prompts")
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -408,7 +408,10 @@ def test_a_line_that_is_not_text_is_refused_or_counted(tmp_path: Path) -> None:
         read_prompts(path)
     dataset = read_prompts(path, skip_bad=True)
     assert (len(dataset.rows), len(dataset.bad_rows)) == (2, 1)
-    assert dataset.describe() == f"{path}: 2 prompts, format lines (a prompt a line), 1 bad row skipped"
+    assert (
+        dataset.describe()
+        == f"{path}: 2 prompts, format prompt (prompts, whatever answers stand beside them), 1 bad row skipped"
+    )
 
 
 def test_prompts_are_neither_pairs_nor_demonstrations(tmp_path: Path) -> None:

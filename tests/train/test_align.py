@@ -117,8 +117,8 @@ def test_the_manifest_has_the_fingerprints_of_all_files(start, pairs_file, tmp_p
     held_out.write_text("".join(pairs_file.read_text().splitlines(keepends=True)[:5]))
     run("dpo", start, pairs_file, tmp_path / "run", console, eval_data=held_out, holdout=0, max_steps=1)
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert manifest["data"]["sha256"] == hashlib.sha256(pairs_file.read_bytes()).hexdigest()
-    assert manifest["eval_data"]["sha256"] == hashlib.sha256(held_out.read_bytes()).hexdigest()
+    assert manifest["data"][0]["sha256"] == hashlib.sha256(pairs_file.read_bytes()).hexdigest()
+    assert manifest["eval_data"][0]["sha256"] == hashlib.sha256(held_out.read_bytes()).hexdigest()
 
 
 def test_demonstrations_are_learnt_and_their_held_out_cross_entropy_falls(start, pairs_file, tmp_path, console):

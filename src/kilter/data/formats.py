@@ -9,15 +9,26 @@ table.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from kilter.data.records import Content, Demonstration, Message, Origin, Pair, Prompt
+from kilter.data.records import (
+    VIEWS,
+    Content,
+    Demonstration,
+    Labelled,
+    Message,
+    Origin,
+    Pair,
+    Prompt,
+    Ranking,
+    Record,
+    Steps,
+)
 from kilter.errors import DataError
 
 Row: TypeAlias = dict[str, object]
-Record: TypeAlias = Pair | Demonstration | Prompt
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 # Keys of a message that change what it means or how it is learnt; a Message has no place for them.
@@ -48,14 +59,13 @@ class Format:
     convert: Callable[[Row, Origin], Record]
 
 
-def recognise(rows: Sequence[tuple[Origin, Row]], wanted: type[Record]) -> Format:
-    """Return the format of the first of `rows` that has one.
+def recognise(rows: Sequence[tuple[Origin, Row]], wanted: Collection[type[Any]]) -> Format:
+    """Return the format of the first of `rows` that has one, among those whose rows serve as one of `wanted`.
 
-    Pairs serve whatever is wanted: their chosen answers are demonstrations, and they have prompts. Otherwise only
-    formats of what is wanted count. Raises `DataError` where no row fits any, or one fits several.
+    Raises `DataError` where no row fits any, or one fits several.
     """
-    table = PROMPT_FORMATS if wanted is Prompt else FORMATS
-    accepted = [known for known in table.values() if known.yields in (wanted, Pair)]
+    table = PROMPT_FORMATS if Prompt in wanted else FORMATS
+    accepted = [known for known in table.values() if any(known.yields in VIEWS[kind] for kind in wanted)]
     for origin, row in rows:
         fitting = [known for known in accepted if known.fits(row)]
         if len(fitting) == 1:
@@ -66,17 +76,27 @@ def recognise(rows: Sequence[tuple[Origin, Row]], wanted: type[Record]) -> Forma
                 f"remove the keys that are not meant:\n{_listing(fitting)}"
             )
     origin, row = rows[0]
+    kinds = " or ".join(_NAMES[kind] for kind in wanted)
     for known in FORMATS.values():
-        if wanted is Pair and known.fits(row):
+        if known.fits(row):
             raise DataError(
-                f"{origin}: found a demonstration, format {known.name} ({known.title}); expected a pair, "
-                "with a chosen and a rejected answer; "
+                f"{origin}: found {_NAMES[known.yields]}, format {known.name} ({known.title}); expected {kinds}; "
                 f"give a file in one of these formats:\n{_listing(accepted)}"
             )
     raise DataError(
         f"{origin}: found {_summary(row)}, which fits no format; "
         f"rename or rearrange the keys to fit one of:\n{_listing(accepted)}"
     )
+
+
+_NAMES: dict[type[Any], str] = {
+    Pair: "a pair, with a chosen and a rejected answer",
+    Labelled: "an answer labelled good or bad",
+    Ranking: "ranked answers",
+    Steps: "an answer in labelled steps",
+    Demonstration: "a demonstration",
+    Prompt: "a prompt",
+}
 
 
 def printable(text: str, most: int = 60) -> str:

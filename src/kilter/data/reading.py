@@ -17,7 +17,7 @@ import re
 import stat
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,10 +25,10 @@ from io import BufferedIOBase
 from itertools import chain, islice
 from os import PathLike
 from pathlib import Path
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from kilter.data.formats import FORMATS, PROMPT_FORMATS, Record, Row, RowError, kind_of, printable, recognise
-from kilter.data.records import Demonstration, Message, Origin, Pair, Prompt
+from kilter.data.formats import FORMATS, PROMPT_FORMATS, Row, RowError, kind_of, printable, recognise
+from kilter.data.records import VIEWS, Demonstration, Labelled, Origin, Pair, Prompt, Ranking, Record, Steps
 from kilter.errors import DataError
 
 LONGEST_LINE = 64 << 20
@@ -39,10 +39,10 @@ ROWS_SEARCHED = 1000
 ROWS_THAT_DECIDE = 20
 ROWS_LISTED = 20
 
-_LINES = "lines"
-_TITLES = {known.name: known.title for known in (FORMATS | PROMPT_FORMATS).values()} | {_LINES: "a prompt a line"}
+_TITLES = {known.name: known.title for known in (FORMATS | PROMPT_FORMATS).values()}
 
-R = TypeVar("R", Pair, Demonstration, Prompt)
+R = TypeVar("R", Pair, Labelled, Demonstration, Prompt)
+Source: TypeAlias = str | PathLike[str]
 Parsed: TypeAlias = tuple[Origin, Row | RowError]
 
 
@@ -59,112 +59,138 @@ class BadRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset(Generic[R]):
-    """The usable rows of one file (at least one), and what must be known to account for the others.
+class FileAccount:
+    """What became of one file.
 
-    `format` is a name in `FORMATS` or `PROMPT_FORMATS`, or "lines"; `sha256` is of the file's bytes as they lie on
-    disk; `bad_rows` were skipped; `ignored` are keys of the used rows that no record holds (`messages[].name`: a key
-    of messages).
+    `format` is a name in `FORMATS` or `PROMPT_FORMATS`, `sha256` is of the file's bytes as they lie on
+    disk; `rows` counts the usable ones; `bad_rows` were skipped; `ignored` are keys of the used rows that no record
+    holds (`messages[].name`: a key of messages).
     """
 
-    rows: tuple[R, ...]
-    format: str
-    path: Path
+    name: str
     sha256: str
+    format: str
+    rows: int
     bad_rows: tuple[BadRow, ...] = ()
     ignored: tuple[str, ...] = ()
 
+
+@dataclass(frozen=True, slots=True)
+class Dataset(Generic[R]):
+    """The usable rows of some files (at least one), and what must be known to account for the others.
+
+    `ties` counts pairs that say neither answer is better and were left out for it.
+    """
+
+    rows: tuple[R, ...]
+    files: tuple[FileAccount, ...]
+    ties: int = 0
+
+    @property
+    def bad_rows(self) -> tuple[BadRow, ...]:
+        return tuple(row for file in self.files for row in file.bad_rows)
+
     def describe(self) -> str:
-        """Return the line a command prints: file, rows, format, and what was left out."""
-        kind = type(self.rows[0])
-        parts = [f"{_shown(self.path)}: {_counted(len(self.rows), kind.__name__.lower())}"]
-        if self.format in FORMATS and kind is not FORMATS[self.format].yields:
-            parts[0] += " (the chosen answers of pairs)" if kind is Demonstration else " (those of pairs)"
-        parts.append(f"format {self.format} ({_TITLES[self.format]})")
-        if self.bad_rows:
-            parts.append(f"{_counted(len(self.bad_rows), 'bad row')} skipped")
-        if self.ignored:
-            shown = [printable(key) for key in self.ignored[:8]]
-            shown += [f"{len(self.ignored) - 8} more"] if len(self.ignored) > 8 else []
-            parts.append(f"ignored keys: {', '.join(shown)}")
-        return ", ".join(parts)
+        """Return what a command prints, a line a file: file, rows, format, and what was left out."""
+        wanted = type(self.rows[0])
+        lines = [_described(file, wanted) for file in self.files]
+        made = sum(file.rows for file in self.files)
+        if len(self.files) > 1 or len(self.rows) != made or self.ties:
+            total = f"{_counted(len(self.rows), wanted.__name__.lower())} in all"
+            lines.append(total + (f", {_counted(self.ties, 'tie')} left out" if self.ties else ""))
+        return "\n".join(lines)
 
 
-def read_pairs(path: str | PathLike[str], *, skip_bad: bool = False) -> Dataset[Pair]:
-    """Read a file of preference pairs.
+def _described(file: FileAccount, wanted: type[Record]) -> str:
+    known = (FORMATS | PROMPT_FORMATS).get(file.format)
+    given = wanted if known is None else known.yields
+    title = _TITLES[file.format]
+    parts = [f"{file.name}: {_counted(file.rows, given.__name__.lower())}", f"format {file.format} ({title})"]
+    if (given, wanted) in _TAKEN:
+        parts.append(_TAKEN[given, wanted])
+    if file.bad_rows:
+        parts.append(f"{_counted(len(file.bad_rows), 'bad row')} skipped")
+    if file.ignored:
+        shown = [printable(key) for key in file.ignored[:8]]
+        shown += [f"{len(file.ignored) - 8} more"] if len(file.ignored) > 8 else []
+        parts.append(f"ignored keys: {', '.join(shown)}")
+    return ", ".join(parts)
 
-    Raises `DataError` where the file cannot be read, is in no known format of pairs, or has a bad row. With
-    `skip_bad` bad rows are left out and listed in `Dataset.bad_rows`; a file without a good row is refused.
+
+# What is taken of rows of one kind where another is wanted.
+_TAKEN: dict[tuple[type[Record], type[Record]], str] = {
+    (Ranking, Pair): "every two answers of different rank",
+    (Pair, Labelled): "chosen answers as good ones, rejected as bad",
+    (Steps, Labelled): "each step by itself",
+    (Pair, Demonstration): "their chosen answers",
+    (Ranking, Demonstration): "their best answers",
+    (Labelled, Demonstration): "the good ones",
+    (Pair, Prompt): "their prompts",
+}
+
+
+def read_rows(sources: Source | Sequence[Source], *wanted: type[R], skip_bad: bool = False) -> Dataset[R]:
+    """Read rows of the first of the `wanted` kinds that every file can serve as.
+
+    Raises `DataError` where a file cannot be read, is in no format that serves, or has a bad row. With `skip_bad` bad
+    rows are left out and listed in the files' accounts; a file without a good row is refused.
     """
-    return _read(Path(path), Pair, _only_pair, skip_bad)
+    read = [_read_file(Path(source), wanted, skip_bad) for source in _listed(sources)]
+    kinds = {type(record) for _, records in read for record in records}
+    kind = next((kind for kind in wanted if kinds <= VIEWS[kind].keys()), None)
+    if kind is None:
+        found = ", ".join(f"{file.name} ({file.format})" for file, _ in read)
+        raise DataError(f"the files hold rows of different kinds: {found}; give files of one kind")
+    records = [record for _, some in read for record in some]
+    used = [record for record in records if kind is Prompt or not (isinstance(record, Pair) and record.tied)]
+    rows = tuple(row for record in used for row in VIEWS[kind][type(record)](record))
+    files = tuple(file for file, _ in read)
+    if not rows:
+        left = "nothing but ties" if len(used) < len(records) else "no answer marked as good"
+        raise DataError(f"{', '.join(file.name for file in files)}: {left}; expected rows to learn from")
+    return Dataset(rows, files, ties=len(records) - len(used))
 
 
-def read_demonstrations(path: str | PathLike[str], *, skip_bad: bool = False) -> Dataset[Demonstration]:
-    """Read a file of demonstrations; of a file of pairs, the chosen answers are the demonstrations.
+def read_pairs(sources: Source | Sequence[Source], *, skip_bad: bool = False) -> Dataset[Pair]:
+    """Read files of preference pairs, or of what serves as such; ties are left out and counted.
 
-    Raises `DataError` as `read_pairs` does.
+    Raises as `read_rows` does.
     """
-    return _read(Path(path), Demonstration, _as_demonstration, skip_bad)
+    return read_rows(sources, Pair, skip_bad=skip_bad)
 
 
-def read_prompts(path: str | PathLike[str], *, skip_bad: bool = False) -> Dataset[Prompt]:
-    """Read a file of prompts; of a file of pairs, their prompts.
+def read_demonstrations(sources: Source | Sequence[Source], *, skip_bad: bool = False) -> Dataset[Demonstration]:
+    """Read files of demonstrations; of pairs the chosen answers, of labelled answers the good ones.
 
-    In a `.txt` file (or `.txt.gz`) each line that is not blank is what a user says. Raises `DataError` as
-    `read_pairs` does.
+    Raises as `read_rows` does.
     """
-    path = Path(path)
-    if ".txt" in path.suffixes[-2:]:
-        return _read_lines(path, skip_bad)
-    return _read(path, Prompt, _as_prompt, skip_bad)
+    return read_rows(sources, Demonstration, skip_bad=skip_bad)
 
 
-def _only_pair(record: Record) -> Pair:
-    assert isinstance(record, Pair)
-    return record
+def read_prompts(sources: Source | Sequence[Source], *, skip_bad: bool = False) -> Dataset[Prompt]:
+    """Read files of prompts; of anything else, the prompts.
+
+    In a `.txt` file (packed or not) each line that is not blank is what a user says. Raises as `read_rows` does.
+    """
+    return read_rows(sources, Prompt, skip_bad=skip_bad)
 
 
-def _as_demonstration(record: Record) -> Demonstration:
-    if isinstance(record, Pair):
-        return Demonstration(record.prompt, record.chosen, record.origin)
-    assert isinstance(record, Demonstration)
-    return record
+def _listed(sources: Source | Sequence[Source]) -> Sequence[Source]:
+    return [sources] if isinstance(sources, str | PathLike) else sources
 
 
-def _as_prompt(record: Record) -> Prompt:
-    return record if isinstance(record, Prompt) else Prompt(record.prompt, record.origin)
-
-
-def _read_lines(path: Path, skip_bad: bool) -> Dataset[Prompt]:
+def _read_file(path: Path, wanted: Collection[type[Any]], skip_bad: bool) -> tuple[FileAccount, tuple[Record, ...]]:
     file = _shown(path)
-    rows: list[Prompt] = []
-    bad_rows: list[BadRow] = []
-    with _opened(path, file) as (stream, sha256):
-        most = max(LARGEST_UNPACKED, LARGEST_RATIO * path.stat().st_size)
-        for number, line in enumerate(_bounded(partial(stream.readline, LONGEST_LINE + 1), file, most), 1):
-            origin = Origin(file, number)
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                bad_rows.append(BadRow(origin, "", _why_not_json(error)))
-                continue
-            if text:
-                rows.append(Prompt((Message("user", text),), origin))
-    if not rows and not bad_rows:
-        raise DataError(f"{file}: has no prompts; expected one a line")
-    if bad_rows and not (skip_bad and rows):
-        raise DataError(_refusal(file, bad_rows, len(rows), is_array=False))
-    return Dataset(tuple(rows), _LINES, path, sha256, tuple(bad_rows))
-
-
-def _read(path: Path, wanted: type[R], take: Callable[[Record], R], skip_bad: bool) -> Dataset[R]:
-    file = _shown(path)
-    rows: list[R] = []
+    records: list[Record] = []
     bad_rows: list[BadRow] = []
     ignored: dict[str, None] = {}
     with _opened(path, file) as (stream, sha256):
         most = max(LARGEST_UNPACKED, LARGEST_RATIO * path.stat().st_size)
-        is_array, parsed = _parsed_rows(stream, file, most)
+        is_array = False
+        if Prompt in wanted and ".txt" in path.suffixes[-2:]:
+            parsed = _text_rows(_bounded(partial(stream.readline, LONGEST_LINE + 1), file, most), file)
+        else:
+            is_array, parsed = _parsed_rows(stream, file, most)
         first = list(_first_rows(parsed))
         objects = [(origin, row) for origin, row in first if isinstance(row, dict)]
         if not objects:
@@ -174,7 +200,7 @@ def _read(path: Path, wanted: type[R], take: Callable[[Record], R], skip_bad: bo
             try:
                 if isinstance(row, RowError):
                     raise row
-                rows.append(take(known.convert(row, origin)))
+                records.append(known.convert(row, origin))
                 ignored.update(_unread_keys(row, known.keys))
             except RowError as error:
                 bad_rows.append(BadRow(origin, error.field, error.problem))
@@ -183,9 +209,22 @@ def _read(path: Path, wanted: type[R], take: Callable[[Record], R], skip_bad: bo
                         f"{file}: more than {MOST_BAD_ROWS:,} rows cannot be used; expected fewer; "
                         f"is it the right file? The first: {bad_rows[0]}"
                     ) from None
-    if bad_rows and not (skip_bad and rows):
-        raise DataError(_refusal(file, bad_rows, len(rows), is_array))
-    return Dataset(tuple(rows), known.name, path, sha256, tuple(bad_rows), tuple(ignored))
+    if bad_rows and not (skip_bad and records):
+        raise DataError(_refusal(file, bad_rows, len(records), is_array))
+    return FileAccount(file, sha256, known.name, len(records), tuple(bad_rows), tuple(ignored)), tuple(records)
+
+
+def _text_rows(lines: Iterator[bytes], file: str) -> Iterator[Parsed]:
+    """A prompt a line: what a user says."""
+    for number, line in enumerate(lines, 1):
+        origin = Origin(file, number)
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            yield origin, RowError("", _why_not_json(error))
+            continue
+        if text:
+            yield origin, {"prompt": [{"role": "user", "content": text}]}
 
 
 def _first_rows(parsed: Iterator[Parsed]) -> Iterator[Parsed]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from kilter.errors import ConfigError
 def write_table(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
     """Write columns of equal length as .parquet, .csv or .jsonl, by the path's ending; there whole, or not at all.
 
-    Raises ConfigError for another ending, or where Parquet is asked for without pyarrow.
+    Raises ConfigError for another ending.
     """
     write = _writer(path)
     with staged_file(path) as staging:
@@ -41,8 +40,6 @@ def _writer(path: Path) -> Callable[[Mapping[str, Sequence[Any]], Path], None]:
     writers = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}
     if path.suffix not in writers:
         raise ConfigError(f"{path.name} has no ending that names a table; use one of: {', '.join(writers)}")
-    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
-        raise ConfigError("Parquet needs pyarrow; pip install 'kilter[parquet]', or choose .csv or .jsonl")
     return writers[path.suffix]
 
 

@@ -62,8 +62,11 @@ def read_examples(config: RunConfig, read: Callable[..., Dataset[R]], console: C
     return Examples(data.rows[:kept], data.rows[kept:], facts)
 
 
-def _account(data: Dataset[Any]) -> dict[str, Any]:
-    return {"path": str(data.path), "sha256": data.sha256, "format": data.format, "bad_rows": len(data.bad_rows)}
+def _account(data: Dataset[Any]) -> list[dict[str, Any]]:
+    return [
+        {"path": file.name, "sha256": file.sha256, "format": file.format, "bad_rows": len(file.bad_rows)}
+        for file in data.files
+    ]
 
 
 def begin_run(
