@@ -22,7 +22,8 @@ def model_card(
 
     `results` is a table whose first row are its headings.
     """
-    data, base = facts["data"], str(facts["model"])
+    base = str(facts["model"])
+    data = ", ".join(f"`{file['path']}` (SHA-256 `{file['sha256'][:16]}...`)" for file in facts["data"])
     on_the_hub = f"base_model: {base}\n" if base.count("/") == 1 and not Path(base).exists() else ""
     settings = [
         [name, f"`{value}`"]
@@ -33,8 +34,7 @@ def model_card(
         "- preference-alignment\n---",
         f"# {title}",
         f"Trained with kilter {facts['versions']['kilter']} from `{base}`.",
-        f"**Data.** `{data['path']}` (SHA-256 `{data['sha256'][:16]}...`), {facts['examples']:,} examples; "
-        f"{facts['held_out']:,} held out.",
+        f"**Data.** {data}, {facts['examples']:,} examples; {facts['held_out']:,} held out.",
         f"**Objective.** {objective}",
     ]
     if facts.get("reference_sha256"):
