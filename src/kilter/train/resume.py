@@ -79,7 +79,7 @@ def check_unchanged(run: RunDirectory, facts: Mapping[str, Any]) -> None:
             continue
         was, now = begun.get(name), facts[name]
         if name.endswith("data"):
-            was, now = (None if value is None else [file["sha256"] for file in value] for value in (was, now))
+            was, now = (None if value is None else ", ".join(file["sha256"] for file in value) for value in (was, now))
         if was != now:
             raise ConfigError(
                 f"{run.path} cannot be gone on with: {called} was {was} when it began, and is {now} now; "
