@@ -1,0 +1,63 @@
+"""From a file in each format to steps of training, and what they learnt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kilter.data.formats import FORMATS
+from kilter.data.records import Demonstration, Labelled, Pair, Ranking, Steps
+from kilter.model.scratch import fresh_model, fresh_tokenizer, parse_shape
+from kilter.train.align import align
+from kilter.train.config import AlignConfig, SftConfig
+from kilter.train.sft import sft
+from train.runs import quiet
+
+FIXTURES = Path(__file__).parents[1] / "data" / "formats"
+METHODS = {Pair: "dpo", Ranking: "dpo", Labelled: "kto", Steps: "kto", Demonstration: "sft"}
+SHAPE = "layers=1,hidden=16,heads=2,kv_heads=1,mlp=32,vocabulary=400,length=4096"
+# Writes tools first, calls as JSON, and turns between marks.
+TEMPLATE = """\
+{%- if tools %}[tools]{{ tools | tojson }}[/tools]
+{% endif %}
+{%- for message in messages %}[{{ message.role }}]{{ message.content }}
+{%- for call in message.tool_calls or [] %}[call]{{ call.function | tojson }}[/call]{% endfor %}{{ eos_token }}
+{% endfor %}
+{%- if add_generation_prompt %}[assistant]{% endif %}"""
+
+
+def fixture_texts() -> list[str]:
+    return [path.read_text(encoding="utf-8") for path in sorted(FIXTURES.glob("*.jsonl"))]
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model so small that it is made in no time, with a chat template that has a place for everything."""
+    shape = parse_shape(SHAPE)
+    tokenizer = fresh_tokenizer(fixture_texts(), shape["vocabulary"])
+    tokenizer.chat_template = TEMPLATE
+    directory = tmp_path_factory.mktemp("begun")
+    for part in (tokenizer, fresh_model(shape, tokenizer, seed=0)):
+        part.save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_of_each_format_trains_a_model(name: str, begun: Path, tmp_path: Path) -> None:
+    settings = {"model": str(begun), "data": FIXTURES / f"{name}.jsonl", "out": tmp_path / "run", "max_steps": 3}
+    method = METHODS[FORMATS[name].yields]
+    if method == "sft":
+        sft(SftConfig(**settings, learning_rate=1e-2, batch_size=2), quiet())
+    else:
+        align(AlignConfig(**settings, objective=method, learning_rate=1e-2, batch_size=2), quiet())
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if row.get("split") != "eval"]
+    assert len(losses) == 3
+    assert losses[-1] < losses[0]
+
+
+def test_every_format_has_a_fixture_and_every_fixture_a_format() -> None:
+    names = {path.name.removesuffix(".jsonl").removesuffix(".expected") for path in FIXTURES.glob("*.jsonl")}
+    assert names == set(FORMATS)
