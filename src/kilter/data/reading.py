@@ -17,7 +17,7 @@ import re
 import stat
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -201,7 +201,7 @@ def _read_file(path: Path, wanted: Collection[type[Any]], skip_bad: bool) -> tup
                 if isinstance(row, RowError):
                     raise row
                 records.append(known.convert(row, origin))
-                ignored.update(_unread_keys(row, known.keys))
+                ignored.update(dict.fromkeys(known.unread(row)))
             except RowError as error:
                 bad_rows.append(BadRow(origin, error.field, error.problem))
                 if len(bad_rows) > MOST_BAD_ROWS:
@@ -234,16 +234,6 @@ def _first_rows(parsed: Iterator[Parsed]) -> Iterator[Parsed]:
         objects += isinstance(row, dict)
         if objects == ROWS_THAT_DECIDE:
             return
-
-
-def _unread_keys(row: Row, read: Iterable[str]) -> dict[str, None]:
-    unread = dict.fromkeys(key for key in row if key not in read)
-    for key in read:
-        value = row.get(key)
-        turns = value if isinstance(value, list) else [value]
-        messages = (turn for turn in turns if isinstance(turn, dict))
-        unread |= {f"{key}[].{k}": None for turn in messages for k in turn if k not in ("role", "content")}
-    return unread
 
 
 def _nothing_found(file: str, parsed: Sequence[Parsed]) -> str:
