@@ -318,7 +318,8 @@ def alpaca_eval(row: Row, origin: Origin) -> Pair:
     if not (preference == 0 or 1 <= preference <= 2):
         raise RowError("preference", f"is {shown(preference)}; expected {expected}")
     grade = abs(preference - 1.5) + 0.5 if preference else 0.5
-    return _voted_pair(row, origin, prompt, first, second, 1 - grade if preference > 1.5 else grade, asks="instruction")
+    better, worse = (second, first) if preference > 1.5 else (first, second)
+    return _voted_pair(row, origin, prompt, better, worse, grade, asks="instruction")
 
 
 def pku(row: Row, origin: Origin) -> Pair:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from kilter.data.fields import Row, RowError, canonical, clean, kind_of, optional_text, parsed, printable, text
-from kilter.data.records import Content, Message
+from kilter.data.records import Message
 
 # Who speaks, by the names that data sets use, and the role that a chat template knows.
 SPEAKERS: Mapping[str, str] = {
@@ -36,8 +36,10 @@ _ROLES = {
 }
 # Keys of a message that are read.
 MESSAGE_KEYS = frozenset(
-    ("role", "content", "from", "value", "tool_calls", "function_call", "tool_call_id")
-    + ("reasoning_content", "thinking")
+    (
+        *("role", "content", "from", "value", "tool_calls", "function_call", "tool_call_id"),
+        *("reasoning_content", "thinking"),
+    )
 )
 # Keys of a message that change how it is learnt; a Message has no place for them.
 LEARNING_KEYS = ("weight", "train", "loss")
@@ -126,7 +128,7 @@ def _more(field: str, turn: Row, role: str) -> dict[str, object]:
         more["tool_calls"] = _calls(f"{field}.tool_calls", parsed(f"{field}.tool_calls", turn["tool_calls"]))
     elif turn.get("function_call") not in NOTHING:
         more["tool_calls"] = _calls(f"{field}.function_call", parsed(f"{field}.function_call", turn["function_call"]))
-    keys = ["tool_call_id", "reasoning_content", "thinking"] + ["name"] * (role == "tool")
+    keys = ("tool_call_id", "reasoning_content", "thinking", *(["name"] if role == "tool" else []))
     for key in keys:
         if turn.get(key) not in NOTHING:
             more[key] = clean(f"{field}.{key}", turn[key])
@@ -164,8 +166,10 @@ def _call(field: str, call: object) -> dict[str, object]:
     arguments = {} if arguments in NOTHING else arguments
     if not isinstance(arguments, dict):
         raise RowError(f"{field}.arguments", f"is {kind_of(arguments)}; expected an object, or one as JSON text")
-    named = {} if call.get("id") in NOTHING else {"id": clean(f"{field}.id", call["id"])}
-    return {"type": "function", "function": {"name": name, "arguments": arguments}} | named
+    read: dict[str, object] = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    if call.get("id") not in NOTHING:
+        read["id"] = clean(f"{field}.id", call["id"])
+    return read
 
 
 def calls_tools(message: Message) -> bool:

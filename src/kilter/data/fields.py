@@ -53,8 +53,10 @@ def kind_of(value: object) -> str:
             return "a list" if value else "an empty list"
         case dict():
             return "an object"
-        case _:
+        case int() | float():
             return "a number"
+        case _:
+            return f"of type {type(value).__name__}"  # a cell of a typed table
 
 
 def shown(value: object) -> str:

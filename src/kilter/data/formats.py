@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from kilter.data import answers, comparisons
@@ -25,10 +24,10 @@ __all__ = [
     "Format",
     "Row",
     "RowError",
-    "format_named",
     "kind_of",
     "printable",
     "recognise",
+    "serving",
 ]
 
 Fits = Callable[[Row], bool]
@@ -58,20 +57,18 @@ class Format:
         return self.reads(row, origin)
 
     def unread(self, row: Row) -> Iterator[str]:
-        """The keys of a row, and of what its keys hold, that no record keeps; those that hold nothing aside."""
-        for key, value in row.items():
-            if key not in self.keys and key not in self.optional:
-                if value is not None:
-                    yield key
-                continue
-            within = _READ_WITHIN.get(key, MESSAGE_KEYS)
+        """The keys of a row, and of what its keys hold, that no record keeps."""
+        yield from (key for key in row if key not in self.keys and key not in self.optional)
+        for key in (*self.keys, *self.optional):
+            value = row.get(key)
             if key == "tools" or not isinstance(value, dict | list):
                 continue
-            place = key if isinstance(value, dict) else f"{key}[]"
-            for item in [value] if isinstance(value, dict) else value:
+            place, items = (key, [value]) if isinstance(value, dict) else (f"{key}[]", value)
+            within = _READ_WITHIN.get(key, MESSAGE_KEYS)
+            for item in items:
                 if isinstance(item, dict):
                     read = within | {"name"} if item.get("role") == "tool" else within
-                    yield from (f"{place}.{k}" for k, v in item.items() if v is not None and k not in read)
+                    yield from (f"{place}.{k}" for k in item if k not in read)
 
 
 # What is read of objects that are no messages.
@@ -86,7 +83,7 @@ def recognise(rows: Sequence[tuple[Origin, Row]], wanted: Collection[type[Any]])
 
     Raises `DataError` where no row fits any, or one fits several.
     """
-    accepted = _accepted(wanted)
+    accepted = list(serving(wanted).values())
     for origin, row in rows:
         fitting = [known for known in accepted if known.fits(row)]
         if len(wanted) > 1:  # a row that has an answer is more than a prompt
@@ -95,8 +92,8 @@ def recognise(rows: Sequence[tuple[Origin, Row]], wanted: Collection[type[Any]])
             return fitting[0]
         if fitting:
             raise DataError(
-                f"{origin}: the row can be read in more than one way; expected one; name the format that is meant "
-                f"with --format, or rename the keys that are not meant with --columns:\n{_listing(fitting)}"
+                f"{origin}: the row can be read in more than one way; expected one; say which with "
+                f"--format NAME, or remove the keys that are not meant:\n{_listing(fitting)}"
             )
     origin, row = rows[0]
     kinds = " or ".join(_NAMES[kind] for kind in wanted)
@@ -113,27 +110,14 @@ def recognise(rows: Sequence[tuple[Origin, Row]], wanted: Collection[type[Any]])
     )
 
 
-def format_named(name: str, wanted: Collection[type[Any]]) -> Format:
-    """Return the format of that name; raises `DataError` where there is none, or its rows do not serve."""
-    accepted = {known.name: known for known in _accepted(wanted)}
-    if name in accepted:
-        return accepted[name]
-    known = (FORMATS | PROMPT_FORMATS).get(name)
-    if known is None:
-        close = get_close_matches(name, FORMATS | PROMPT_FORMATS, n=1)
-        meant = f"did you mean {close[0]}? " if close else ""
-        found = f"there is no format '{printable(name)}'; {meant}"
-    else:
-        kinds = " or ".join(_NAMES[kind] for kind in wanted)
-        found = f"format {name} holds {_NAMES[known.yields]}; expected {kinds}; "
-    raise DataError(f"{found}use one of: {', '.join(accepted)}")
-
-
-def _accepted(wanted: Collection[type[Any]]) -> list[Format]:
+def serving(wanted: Collection[type[Any]]) -> dict[str, Format]:
+    """Return the formats whose rows serve as one of `wanted`, by name."""
     if set(wanted) == {Prompt}:
-        return list(PROMPT_FORMATS.values())
+        return PROMPT_FORMATS
     table = FORMATS | PROMPT_FORMATS
-    return [known for known in table.values() if any(known.yields in VIEWS.get(kind, (kind,)) for kind in wanted)]
+    return {
+        name: known for name, known in table.items() if any(known.yields in VIEWS.get(kind, (kind,)) for kind in wanted)
+    }
 
 
 _NAMES: dict[type[Any], str] = {
@@ -627,7 +611,7 @@ PROMPT_FORMATS: dict[str, Format] = {
         *(known for known in FORMATS.values() if known.yields in VIEWS[Prompt]),
         Format(
             "prompt",
-            "prompts, whatever stands beside them",
+            "prompts, whatever answers stand beside them",
             {"prompt": "text or messages"},
             Prompt,
             lambda row: (

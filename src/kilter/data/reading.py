@@ -41,7 +41,9 @@ ROWS_LISTED = 20
 
 _TITLES = {known.name: known.title for known in (FORMATS | PROMPT_FORMATS).values()}
 
-R = TypeVar("R", Pair, Labelled, Demonstration, Prompt)
+KINDS = (Pair, Labelled, Ranking, Steps, Demonstration)
+
+R = TypeVar("R", bound=Record)
 Source: TypeAlias = str | PathLike[str]
 Parsed: TypeAlias = tuple[Origin, Row | RowError]
 
@@ -101,7 +103,7 @@ class Dataset(Generic[R]):
         return "\n".join(lines)
 
 
-def _described(file: FileAccount, wanted: type[Record]) -> str:
+def _described(file: FileAccount, wanted: type[Any]) -> str:
     known = (FORMATS | PROMPT_FORMATS).get(file.format)
     given = wanted if known is None else known.yields
     title = _TITLES[file.format]
@@ -173,6 +175,15 @@ def read_prompts(sources: Source | Sequence[Source], *, skip_bad: bool = False) 
     In a `.txt` file (packed or not) each line that is not blank is what a user says. Raises as `read_rows` does.
     """
     return read_rows(sources, Prompt, skip_bad=skip_bad)
+
+
+def read_records(sources: Source | Sequence[Source], *, skip_bad: bool = False) -> Dataset[Record]:
+    """Read files of anything to learn from, every row as its own kind; ties are kept.
+
+    Raises as `read_rows` does.
+    """
+    read = [_read_file(Path(source), KINDS, skip_bad) for source in _listed(sources)]
+    return Dataset(tuple(record for _, records in read for record in records), tuple(file for file, _ in read))
 
 
 def _listed(sources: Source | Sequence[Source]) -> Sequence[Source]:
