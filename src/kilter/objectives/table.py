@@ -94,9 +94,8 @@ OBJECTIVES: dict[str, Objective] = {
         unit="batch",
         denominator="answers",
         at_zero=lambda beta, desirable_weight, undesirable_weight, desirable=0.5: (
-            desirable * desirable_weight + (1 - desirable) * undesirable_weight
-        )
-        / 2,
+            (desirable * desirable_weight + (1 - desirable) * undesirable_weight) / 2
+        ),
         summary="answers judged one by one against the batch's reference point",
         paper="arXiv 2402.01306, eq. 8",
     ),
