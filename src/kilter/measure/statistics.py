@@ -75,8 +75,8 @@ def auc(good: NDArray[Any], bad: NDArray[Any]) -> Interval:
     if error == 0:
         couples = min(len(good), len(bad))
         return wilson(value * couples, couples)
-    half = NORMAL_975 * error
-    return Interval(value, max(0.0, value - half), min(1.0, value + half))
+    low, high = np.clip([value - NORMAL_975 * error, value + NORMAL_975 * error], 0, 1).tolist()
+    return Interval(value, low, high)
 
 
 def auc_difference(after: Sides, before: Sides) -> Interval:
