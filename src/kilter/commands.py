@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from kilter.data.convert_config import ConvertConfig
 from kilter.demo.config import DemoConfig
 from kilter.errors import ConfigError
-from kilter.measure.config import GenerateConfig, ScoreConfig
+from kilter.measure.config import CheckConfig, GenerateConfig, ScoreConfig
 from kilter.train.config import AlignConfig, SftConfig
 
 PrintConfig = Annotated[
@@ -43,6 +43,18 @@ def sft(*, config: Annotated[SftConfig, Parameter(name="*")], print_config: Prin
     from kilter.train.sft import sft
 
     sft(config)
+
+
+def check(
+    *data: Annotated[str, Parameter(help="Files to look at: pairs, labelled or ranked answers, demonstrations.")],
+    config: Annotated[CheckConfig | None, Parameter(name="*", consume_multiple=True)] = None,
+) -> None:
+    """Look at data before training: what it holds, what must be mended, what a run would take."""
+    from kilter.measure.check import check
+
+    config = config or CheckConfig()
+    if check(config.model_copy(update={"data": data + config.data})).to_mend:
+        sys.exit(1)
 
 
 def score(*, config: Annotated[ScoreConfig, Parameter(name="*")]) -> None:

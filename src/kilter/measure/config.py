@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class ScoreConfig(BaseModel):
@@ -61,3 +61,42 @@ class GenerateConfig(BaseModel):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products.")
     device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
     strict: bool = Field(False, description="Stop if the model fails its proof, instead of taking the slow path.")
+
+
+class CheckConfig(BaseModel):
+    """Look at data before training: what it holds, what must be mended, what a run would take."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+    data: tuple[str, ...] = Field((), description="The same files, as a flag.")
+    model: str | None = Field(
+        None, description="Directory or hub name of the model to train: adds tokens, its template, memory and time."
+    )
+    eval_data: tuple[str, ...] = Field(
+        (), alias="eval", description="Files to evaluate on: rows and prompts that the data shares with them are told."
+    )
+    as_json: bool = Field(False, alias="json", description="Print the same facts as JSON.")
+    skip_bad: bool = Field(False, description="Unusable rows are to be left out of training: count them, and go on.")
+    style: Literal["auto", "template", "hh", "plain"] = Field(
+        "auto", description="How conversations are rendered; auto: the tokenizer's chat template, else HH style."
+    )
+    max_prompt: int | None = Field(None, ge=1, description="Cut the start of longer prompts, in tokens, by turns.")
+    max_length: int | None = Field(None, ge=2, description="Longest prompt with its answer, in tokens.")
+    on_overflow: Literal["refuse", "drop"] = Field("refuse", description="What to do with rows over --max-length.")
+    batch_size: int = Field(8, ge=1, description="Examples a step, for the estimate.")
+    node_budget: int = Field(2048, ge=2, description="Most tree nodes computed at once; bounds memory, not results.")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products.")
+    device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
+
+    @field_validator("data", "eval_data", mode="before")
+    @classmethod
+    def _several(cls, given: Any) -> Any:
+        return (str(given),) if isinstance(given, str | Path) else tuple(map(str, given))
+
+    @model_validator(mode="after")
+    def _needs_model(self) -> Self:
+        if self.model is None:
+            for name in ("max_prompt", "max_length"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} counts tokens; give model too")
+        return self

@@ -244,7 +244,8 @@ class _Row(NamedTuple):
 class Encoder:
     """Turns records of every kind into token ids with one tokenizer, style and set of limits.
 
-    Rows that cannot be rendered are refused together in one DataError, or with `skip_bad` left out and counted.
+    Rows that cannot be rendered are refused together in one DataError, or with `skip_bad` left out, counted and told
+    to `on_refused`: "file:line: why".
     The text of a special token makes a conversation unusable; in a row of text, which may have been rendered
     beforehand, it is read as that token, and the row is counted.
     """
@@ -256,11 +257,13 @@ class Encoder:
         limits: Limits | None = None,
         *,
         skip_bad: bool = False,
+        on_refused: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._tokens = TextTokenizer(tokenizer)
         self._renderer = Renderer(tokenizer, style)
         self._limits = limits or Limits()
         self._skip_bad = skip_bad
+        self._on_refused = on_refused
 
     def encode_pairs(self, pairs: Iterable[Pair]) -> Encoded[EncodedPair]:
         """Chosen and rejected behind the same prompt ids; a pair is over-long if either sequence is."""
@@ -291,6 +294,8 @@ class Encoder:
             prompts |= self._tokens.starts(row.text for row in rows if row.text not in prompts)
         if bad and not self._skip_bad:
             raise DataError(_listing(f"{len(bad)} of {len(given)} rows cannot be used; mend or skip them", bad))
+        for line in bad:
+            self._on_refused(line)
         rows = self._tokenise(rows, prompts)
         kept = self._within_length(rows)
         return kept, self._report(kept, given=len(given), bad=len(bad), overlong=len(rows) - len(kept))
