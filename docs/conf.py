@@ -50,8 +50,6 @@ def settings_by_name(
     return None
 
 
-
-
 def first_page(app: Sphinx, exception: Exception | None) -> None:
     """The site's root leads to its first page."""
     if exception is None:
