@@ -85,10 +85,10 @@ def damaged_rows(name: str) -> Iterator[Case]:
 
 def _may_be(known: Format, key: str, value: Any) -> bool:
     """Whether a format takes such a value for a key."""
-    return (type(value), key) in {(bool, "label"), (bool, "kto_tag"), (float, "margin")} or (value, key) in [
-        ("", "input"),
-        (None, "input"),
-    ]
+    legal = {("sft-prompt", "prompt", "")}
+    if isinstance(value, str) and known.keys[key] == "model_a, model_b or tie":
+        return bool(value)
+    return (type(value), key) in {(bool, "label"), (bool, "kto_tag")} or (known.name, key, value) in legal
 
 
 def _between(good: Row, line: str | bytes) -> bytes:

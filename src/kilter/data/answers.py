@@ -85,11 +85,11 @@ def steps(row: Row, origin: Origin) -> Steps:
     prompt = text(row, "prompt")
     check_prompt("prompt", prompt, "what the steps solve")
     said, judged = _list(row, "completions", "steps, each a text"), _list(row, "labels", "judgements, one a step")
-    if len(said) != len(judged):
-        raise RowError("labels", f"has {len(judged)} for {len(said)} steps; expected one a step")
     written = tuple(clean(f"completions[{index}]", step) for index, step in enumerate(said))
     for index, step in enumerate(written):
         check_answer(f"completions[{index}]", step)
+    if len(said) != len(judged):
+        raise RowError("labels", f"has {len(judged)} for {len(said)} steps; expected one a step")
     right = tuple(yes_no(f"labels[{index}]", label) for index, label in enumerate(judged))
     separator = optional_text(row, "separator")
     return Steps(prompt, written, right, origin, separator) if separator else Steps(prompt, written, right, origin)

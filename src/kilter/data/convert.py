@@ -58,7 +58,7 @@ def _account(dataset: Dataset[Record], out: str, written_as: str) -> str:
     bad = len(dataset.bad_rows)
     parts = [f"{len(dataset.rows) + bad:,} rows read, {len(dataset.rows):,} written to {name} (format {written_as})"]
     parts += [f"{ties:,} of them ties"] if ties else []
-    parts += [f"{bad:,} bad ones left out"] if bad else []
+    parts += [f"{bad:,} bad row{'s' if bad > 1 else ''} left out"] if bad else []
     return ", ".join(parts)
 
 
