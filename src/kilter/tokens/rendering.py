@@ -145,8 +145,8 @@ class Renderer:
 
 
 def _texts_of(message: Message) -> Iterator[str]:
-    """All that a template may write of a message: role, content, and each text within what else there is."""
-    yield from (message.role, message.content)
+    """What a message has to say: its content, and each text within what else there is."""
+    yield message.content
     yield from _strings(message.more)
 
 
@@ -168,7 +168,9 @@ def _strings(given: str) -> Iterator[str]:
 
 def _lesser(message: Message) -> Iterator[tuple[str, Message]]:
     """What a template may pass over in silence, each with the message as it would be without."""
-    more: dict[str, Any] = json.loads(message.more or "{}")
+    if not message.more:
+        return
+    more: dict[str, Any] = json.loads(message.more)
 
     def without(*keys: str, **changed: Any) -> Message:
         kept = {key: value for key, value in more.items() if key not in keys} | changed
