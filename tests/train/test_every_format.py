@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from kilter.data.formats import FORMATS
+from kilter.data.reading import read_rows
 from kilter.data.records import Demonstration, Labelled, Pair, Ranking, Steps
+from kilter.data.run_directory import RunDirectory
 from kilter.model.scratch import fresh_model, fresh_tokenizer, parse_shape
 from kilter.train.align import align
 from kilter.train.config import AlignConfig, SftConfig
@@ -46,14 +47,22 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_of_each_format_trains_a_model(name: str, begun: Path, tmp_path: Path) -> None:
-    settings = {"model": str(begun), "data": FIXTURES / f"{name}.jsonl", "out": tmp_path / "run", "max_steps": 3}
-    method = METHODS[FORMATS[name].yields]
-    if method == "sft":
-        sft(SftConfig(**settings, learning_rate=1e-2, batch_size=2), quiet())
+    """On all of its rows at each step, so that the loss must fall."""
+    file, kind = FIXTURES / f"{name}.jsonl", FORMATS[name].yields
+    wanted = {Ranking: Pair, Steps: Labelled}.get(kind, kind)
+    settings = {
+        "model": str(begun),
+        "data": file,
+        "out": tmp_path / "run",
+        "max_steps": 3,
+        "batch_size": len(read_rows(file, wanted).rows),
+        "learning_rate": 1e-2,
+    }
+    if (method := METHODS[kind]) == "sft":
+        sft(SftConfig(**settings), quiet())
     else:
-        align(AlignConfig(**settings, objective=method, learning_rate=1e-2, batch_size=2), quiet())
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    losses = [row["loss"] for row in rows if row.get("split") != "eval"]
+        align(AlignConfig(**settings, objective=method), quiet())
+    losses = [row["loss"] for row in RunDirectory(tmp_path / "run").read_metrics()]
     assert len(losses) == 3
     assert losses[-1] < losses[0]
 
