@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kilter.data.formats import FORMATS
+from kilter.data.formats import FORMATS, PROMPT_FORMATS
 from kilter.data.reading import read_rows
 from kilter.data.records import Demonstration, Labelled, Pair, Ranking, Steps
 from kilter.data.run_directory import RunDirectory
@@ -23,7 +23,8 @@ SHAPE = "layers=1,hidden=16,heads=2,kv_heads=1,mlp=32,vocabulary=400,length=4096
 TEMPLATE = """\
 {%- if tools %}[tools]{{ tools | tojson }}[/tools]
 {% endif %}
-{%- for message in messages %}[{{ message.role }}]{{ message.content }}
+{%- for message in messages %}[{{ message.role }}]
+{%- if message.reasoning_content %}[thought]{{ message.reasoning_content }}[/thought]{% endif %}{{ message.content }}
 {%- for call in message.tool_calls or [] %}[call]{{ call.function | tojson }}[/call]{% endfor %}{{ eos_token }}
 {% endfor %}
 {%- if add_generation_prompt %}[assistant]{% endif %}"""
@@ -69,4 +70,4 @@ def test_a_file_of_each_format_trains_a_model(name: str, begun: Path, tmp_path: 
 
 def test_every_format_has_a_fixture_and_every_fixture_a_format() -> None:
     names = {path.name.removesuffix(".jsonl").removesuffix(".expected") for path in FIXTURES.glob("*.jsonl")}
-    assert names == set(FORMATS)
+    assert names == FORMATS.keys() | PROMPT_FORMATS.keys()
