@@ -28,6 +28,7 @@ for command, summary in {
     "check": "Look at data before training: what it holds, what must be mended, what a run would take.",
     "score": "Score preference pairs under a model, and against a reference.",
     "generate": "Let a model answer prompts, alone or beside another.",
+    "convert": "Write files of any format as canonical JSON lines.",
     "demo": "Train and align a small model in a world where the best possible result is known exactly.",
 }.items():
     app.command(f"kilter.commands:{command}", help=summary)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from kilter.data.convert_config import ConvertConfig
 from kilter.demo.config import DemoConfig
 from kilter.errors import ConfigError
 from kilter.measure.config import CheckConfig, GenerateConfig, ScoreConfig
@@ -77,6 +78,23 @@ def generate(*, config: Annotated[GenerateConfig, Parameter(name="*")]) -> None:
 
     if not generate(config).complete:
         sys.exit(130)
+
+
+def convert(
+    *paths: Annotated[
+        str,
+        Parameter(help="Files to read, and last the file to write: .jsonl, .jsonl.gz or .jsonl.zst, or - to print."),
+    ],
+    config: Annotated[ConvertConfig | None, Parameter(name="*")] = None,
+) -> None:
+    """Write files of any format as canonical JSON lines."""
+    _not_by_many("convert")
+    if len(paths) < 2:
+        raise ConfigError("kilter convert takes files to read and, last, the file to write: kilter convert IN... OUT")
+    from kilter.data.convert import convert
+
+    *sources, out = paths
+    convert(sources, out, config)
 
 
 def demo(*, config: Annotated[DemoConfig | None, Parameter(name="*")] = None) -> None:

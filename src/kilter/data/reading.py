@@ -41,6 +41,8 @@ ROWS_LISTED = 20
 
 _TITLES = {known.name: known.title for known in (FORMATS | PROMPT_FORMATS).values()}
 
+KINDS = (Pair, Labelled, Ranking, Steps, Demonstration)
+
 R = TypeVar("R", bound=Record)
 Source: TypeAlias = str | PathLike[str]
 Parsed: TypeAlias = tuple[Origin, Row | RowError]
@@ -190,6 +192,15 @@ def read_prompts(sources: Source | Sequence[Source], *, skip_bad: bool = False) 
     return read_rows(sources, Prompt, skip_bad=skip_bad)
 
 
+def read_records(sources: Source | Sequence[Source], *, skip_bad: bool = False) -> Dataset[Record]:
+    """Read files of anything to learn from, every row as its own kind; ties are kept.
+
+    Raises as `read_rows` does.
+    """
+    read = [_read_file(Path(source), KINDS, skip_bad) for source in _listed(sources)]
+    return Dataset(tuple(record for _, records in read for record in records), tuple(file for file, _ in read))
+
+
 def _listed(sources: Source | Sequence[Source]) -> Sequence[Source]:
     return [sources] if isinstance(sources, str | PathLike) else sources
 
@@ -216,7 +227,7 @@ def _read_file(path: Path, wanted: Collection[type[Any]], skip_bad: bool) -> tup
                 if isinstance(row, RowError):
                     raise row
                 records.append(known.convert(row, origin))
-                ignored.update(_unread_keys(row, known.keys))
+                ignored.update(dict.fromkeys(known.unread(row)))
             except RowError as error:
                 bad_rows.append(BadRow(origin, error.field, error.problem))
                 if len(bad_rows) > MOST_BAD_ROWS:
@@ -249,16 +260,6 @@ def _first_rows(parsed: Iterator[Parsed]) -> Iterator[Parsed]:
         objects += isinstance(row, dict)
         if objects == ROWS_THAT_DECIDE:
             return
-
-
-def _unread_keys(row: Row, read: Iterable[str]) -> dict[str, None]:
-    unread = dict.fromkeys(key for key in row if key not in read)
-    for key in read:
-        value = row.get(key)
-        turns = value if isinstance(value, list) else [value]
-        messages = (turn for turn in turns if isinstance(turn, dict))
-        unread |= {f"{key}[].{k}": None for turn in messages for k in turn if k not in ("role", "content")}
-    return unread
 
 
 def _nothing_found(file: str, parsed: Sequence[Parsed]) -> str:
