@@ -168,7 +168,9 @@ def _strings(given: str) -> Iterator[str]:
 
 def _lesser(message: Message) -> Iterator[tuple[str, Message]]:
     """What a template may pass over in silence, each with the message as it would be without."""
-    more: dict[str, Any] = json.loads(message.more or "{}")
+    if not message.more:
+        return
+    more: dict[str, Any] = json.loads(message.more)
 
     def without(*keys: str, **changed: Any) -> Message:
         kept = {key: value for key, value in more.items() if key not in keys} | changed
@@ -217,7 +219,7 @@ def _template_style(tokenizer: PreTrainedTokenizerFast) -> Write:
             raise DataError(
                 "the conversation begins with the assistant, but a chat template needs a turn before; add one"
             )
-        turns = [{"role": m.role, "content": m.content} | json.loads(m.more or "{}") for m in messages]
+        turns = [{"role": m.role, "content": m.content, **(json.loads(m.more) if m.more else {})} for m in messages]
         try:
             text = tokenizer.apply_chat_template(
                 turns,
@@ -260,7 +262,7 @@ def write_plain(messages: Conversation, generation_prompt: bool, tools: str = ""
 def _refuse_more(style: str, messages: Conversation, tools: str) -> None:
     """Raise DataError where there is more than roles and contents."""
     more = ["tools"] if tools else []
-    more += [key for message in messages for key in json.loads(message.more or "{}")]
+    more += [key for message in messages if message.more for key in json.loads(message.more)]
     if more:
         raise DataError(
             f"{style} has no place for {more[0]}; use a model whose tokenizer has a chat template for it "
