@@ -219,7 +219,7 @@ def _template_style(tokenizer: PreTrainedTokenizerFast) -> Write:
             raise DataError(
                 "the conversation begins with the assistant, but a chat template needs a turn before; add one"
             )
-        turns = [{"role": m.role, "content": m.content} | json.loads(m.more or "{}") for m in messages]
+        turns = [{"role": m.role, "content": m.content, **(json.loads(m.more) if m.more else {})} for m in messages]
         try:
             text = tokenizer.apply_chat_template(
                 turns,
@@ -262,7 +262,7 @@ def write_plain(messages: Conversation, generation_prompt: bool, tools: str = ""
 def _refuse_more(style: str, messages: Conversation, tools: str) -> None:
     """Raise DataError where there is more than roles and contents."""
     more = ["tools"] if tools else []
-    more += [key for message in messages for key in json.loads(message.more or "{}")]
+    more += [key for message in messages if message.more for key in json.loads(message.more)]
     if more:
         raise DataError(
             f"{style} has no place for {more[0]}; use a model whose tokenizer has a chat template for it "
