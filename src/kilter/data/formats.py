@@ -73,7 +73,7 @@ def recognise(rows: Sequence[tuple[Origin, Row]], wanted: Collection[type[Any]])
         if fitting:
             raise DataError(
                 f"{origin}: the row can be read in more than one way; expected one; "
-                f"remove the keys that are not meant:\n{_listing(fitting)}"
+                f"say which with --format NAME, or remove the keys that are not meant:\n{_listing(fitting)}"
             )
     origin, row = rows[0]
     kinds = " or ".join(_NAMES[kind] for kind in wanted)
@@ -118,8 +118,10 @@ def kind_of(value: object) -> str:
             return "a list" if value else "an empty list"
         case dict():
             return "an object"
-        case _:
+        case int() | float():
             return "a number"
+        case _:
+            return f"of type {type(value).__name__}"  # a cell of a typed table
 
 
 def _summary(row: Row) -> str:
