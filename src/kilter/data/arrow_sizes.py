@@ -45,8 +45,8 @@ def _after_each_other(stream: BinaryIO, size: int) -> Iterator[int]:
 
 def _from_footer(stream: BinaryIO, size: int) -> Iterator[int]:
     stream.seek(max(0, size - 10))
-    (length,) = struct.unpack("<i6x", stream.read(10))
-    if not 0 < length <= min(size, LONGEST_METADATA):
+    length, magic = struct.unpack("<i6s", stream.read(10))
+    if magic != b"ARROW1" or not 0 < length <= min(size, LONGEST_METADATA):
         raise ValueError("its footer is missing")
     stream.seek(size - 10 - length)
     footer = _Table.root(stream.read(length))

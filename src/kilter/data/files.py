@@ -260,6 +260,7 @@ def _spooled(read: Callable[[int], bytes], name: str, most: int) -> Iterator[Bin
                     f"{name}: cannot be kept in {tempfile.gettempdir()}: {error.strerror or error}; "
                     "make room there, or set TMPDIR to where there is some"
                 ) from None
+        spool.seek(0)
         yield spool
 
 

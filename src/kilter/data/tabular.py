@@ -33,7 +33,14 @@ def separated_rows(stream: BinaryIO, file: str, separator: str) -> Iterator[Pars
 
     Raises DataError where there is no usable header, or a quote leaves it open where the next row begins.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), json_rows.LONGEST_LINE))
+    limit = csv.field_size_limit(json_rows.LONGEST_LINE)  # one for all of Python
+    try:
+        yield from _separated_rows(stream, file, separator)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _separated_rows(stream: BinaryIO, file: str, separator: str) -> Iterator[Parsed]:
     lines = _TextLines(stream, file)
     reader = csv.reader(lines, delimiter=separator, strict=True)
     header: list[str] | None = None
@@ -104,7 +111,7 @@ def _checked_header(header: list[str], file: str, line: int, separator: str) -> 
     others = [other for other in (",", "\t", ";", "|") if other in header[0]]
     if len(header) == 1 and others:
         raise DataError(
-            f"{where}: the header has {printable(others[0])!r} in it and no {SEPARATORS[separator]}; expected columns "
+            f"{where}: the header has '{printable(others[0])}' in it and no {SEPARATORS[separator]}; expected columns "
             "separated by commas in a .csv file, by tabs in a .tsv file; write it so, or rename it"
         )
     for place, name in enumerate(header, 1):
