@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from kilter.data.config import ConvertConfig
 from kilter.data.convert import convert
-from kilter.data.convert_config import ConvertConfig
 from kilter.data.formats import FORMATS
 from kilter.data.reading import read_records
 from kilter.data.records import Origin, Pair
