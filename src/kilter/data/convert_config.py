@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from kilter.data.config import ReadingConfig
 
 
-class ConvertConfig(BaseModel):
+class ConvertConfig(ReadingConfig):
     """Write files of any format as canonical JSON lines."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    skip_bad: bool = Field(False, description="Leave out unusable rows, with a count, instead of refusing the file.")
     overwrite: bool = Field(False, description="Replace the file to write where it is there already.")
