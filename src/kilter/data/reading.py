@@ -17,7 +17,7 @@ import re
 import stat
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -159,21 +159,6 @@ def read_pairs(sources: Source | Sequence[Source], *, skip_bad: bool = False) ->
     Raises as `read_rows` does.
     """
     return read_rows(sources, Pair, skip_bad=skip_bad)
-
-
-def read_records(
-    sources: Source | Sequence[Source],
-    *,
-    skip_bad: bool = False,
-    columns: Mapping[str, str] | None = None,
-    format: str | None = None,  # noqa: A002
-) -> Dataset[Record]:
-    """Read every row as its own kind, ties included. Raises as `read_rows` does."""
-    assert columns is None
-    assert format is None
-    every = VIEWS.keys() - {Prompt}
-    read = [_read_file(Path(source), every, skip_bad) for source in _listed(sources)]
-    return Dataset(tuple(record for _, records in read for record in records), tuple(file for file, _ in read))
 
 
 def read_demonstrations(sources: Source | Sequence[Source], *, skip_bad: bool = False) -> Dataset[Demonstration]:
