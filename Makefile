@@ -18,7 +18,7 @@ PIP_INSTALL = $(VENV)/bin/python -m pip install -c constraints.txt
 PYTEST = $(VENV)/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint check bench clean
+.PHONY: help demo test slow lint check bench docs clean
 
 help:
 	@echo 'make demo     train and align a small model where the best possible result is known exactly'
@@ -27,6 +27,7 @@ help:
 	@echo 'make check    the gate: format, lint, types, import rules, tests'
 	@echo 'make lint     the gate without the tests'
 	@echo 'make bench    the benchmarks, peers beside kilter; DATA=DIR says where hh_harmless_test.jsonl.gz lies'
+	@echo 'make docs     the documentation, as pages to open in a browser'
 	@echo 'make clean    delete the virtual environment and what was built'
 	@echo
 	@echo 'Variables:'
@@ -61,15 +62,22 @@ bench: $(VENV)/installed-bench
 		$(VENV)/bin/python benchmarks/$$benchmark || exit; \
 	done
 
+# The source is the whole repository, so that links read alike in the site and among the files; docs/conf.py says what
+# of it is a page.
+docs: $(VENV)/installed-docs
+	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d build/docs-cache . build/docs
+	@echo 'open: $(CURDIR)/build/docs/index.html'
+
 clean:
 	rm -rf '$(VENV)' build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/installed: PACKAGE = .
 $(VENV)/installed-dev: PACKAGE = .[dev]
 $(VENV)/installed-bench: PACKAGE = .[bench]
+$(VENV)/installed-docs: PACKAGE = .[docs]
 
 # PyTorch comes first, and alone: an index that has its builds need not have everything else.
-$(VENV)/installed $(VENV)/installed-dev $(VENV)/installed-bench: pyproject.toml constraints.txt | $(VENV)/bin/pip
+$(VENV)/installed $(VENV)/installed-dev $(VENV)/installed-bench $(VENV)/installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(if $(TORCH),$(PIP_INSTALL) --no-deps $(TORCH))
 	$(PIP_INSTALL) -e '$(PACKAGE)'
 	@touch $@

@@ -10,7 +10,7 @@ from kilter.data.canonical import canonical_row
 from kilter.data.comparisons import SCORE_KEYS
 from kilter.data.conversations import CALLERS, LEARNING_KEYS, SPEAKERS
 from kilter.data.formats import FORMATS, PROMPT_FORMATS, Format
-from kilter.data.records import Demonstration, Labelled, Origin, Pair, Prompt, Ranking, Steps
+from kilter.data.records import VIEWS, Demonstration, Labelled, Origin, Pair, Prompt, Ranking, Steps
 
 PAGE = Path(__file__).with_name("formats.md")
 FIXTURES = Path(__file__).parents[2] / "tests" / "data" / "formats"
@@ -34,60 +34,64 @@ RULES = """\
 ## What holds for every format
 
 **Text or conversation.** Texts named `prompt`, `chosen`, `rejected` and `completion` are taken as they are, to the last
-blank. Messages, transcripts, instructions and questions become a conversation, which is written out with the
-model's chat template.
+blank, unless the format says otherwise. Messages, transcripts, instructions and questions become a conversation, which
+is written out with the model's chat template.
 
-**Messages** have `role` and `content`, or `from` and `value`. {speakers} The words of {callers} are the call of a tool, in
-JSON. `content` may be a list of parts of type text. Tool calls (`tool_calls`, `function_call`), `tool_call_id`, the
-`name` of a tool, `reasoning_content` and `thinking` are kept for the chat template. {learning} would change what is
-learnt, so rows that have them are refused; so are images, videos and sounds.
+**Messages** have `role` and `content`, or `from` and `value`.
+{speakers}
+The words of {callers} are the call of a tool, in JSON. `content` may be a list of parts of type text. Tool calls
+(`tool_calls`, `function_call`), `tool_call_id`, the `name` of a tool, `reasoning_content` and `thinking` are kept for
+the chat template. {learning} would change what is learnt, so rows that have them are refused; so
+are images, videos and sounds.
 
 **`tools`** beside a conversation is the list of tools that the model may call; **`system`** is put before it.
 
 **Lists and objects as text.** Tables have nothing but text in their cells, so lists, objects, messages, numbers and
 true or false may be written as text, the former as JSON.
 
-**Scores** are kept on the raters' own scale. They are read from {scores}; `margin` is kept too.
+**Scores** are kept on the raters' own scale. They are read from {scores}.
+`margin` is kept too.
 
-**Ties and grades.** A pair keeps the probability that the chosen answer is the better one, its `preference`: 1 where the
-data says no more than which is better, between 1/2 and 1 where it was graded, 1/2 for a tie. Ties are left out of
+**Ties and grades.** A pair keeps the probability that the chosen answer is the better one, its `preference`: 1 where
+the data says no more than which is better, between 1/2 and 1 where it was graded, 1/2 for a tie. Ties are left out of
 training, and counted. `kilter convert` keeps them.
 
 **Refused**, each in its own sentence with file, line and field: empty prompts and answers, identical answers, fields
 that are missing or of another type, labels that are neither yes nor no, verdicts that are none, numbers that are
-infinite or NaN. `--skip-bad` leaves such rows out and counts them. Keys that are not read are named when a file is read.
+infinite or NaN. `--skip-bad` leaves such rows out and counts them. Keys that are not read are named when a file is
+read.
 """
 
+# What a row becomes; many of them have the s at the first word.
 KINDS = {
     Pair: "pair",
-    Labelled: "labelled answer",
+    Labelled: "answer with a label",
     Ranking: "ranking",
-    Steps: "labelled steps",
+    Steps: "answer in labelled steps",
     Demonstration: "demonstration",
     Prompt: "prompt",
 }
 
-SERVES = """\
-## What serves where
-
-| rows | serve `align` | `align --objective kto` and its kin | `sft` | `generate` |
-|---|---|---|---|---|
-| pairs | yes | as one good and one bad answer | the chosen answers | the prompts |
-| rankings | every two answers of different rank | no | the best answers | the prompts |
-| labelled answers | no | yes | the good ones | the prompts |
-| labelled steps | no | each step by itself | no | the prompts |
-| demonstrations | no | no | yes | the prompts |
-"""
+# What is taken of rows of one kind where another is wanted; where nothing is said, the rows themselves.
+TAKEN: dict[tuple[type, type], str] = {
+    (Ranking, Pair): "every two answers of different rank",
+    (Pair, Labelled): "as one good and one bad answer",
+    (Steps, Labelled): "each step by itself",
+    (Pair, Demonstration): "the chosen answers",
+    (Ranking, Demonstration): "the best answers",
+    (Labelled, Demonstration): "the good answers",
+    (Demonstration, Prompt): "what stands before the last answer",
+}
 
 
 def page() -> str:
     """The whole page."""
-    sections = [TOP, _overview(FORMATS.values()), RULES.format(**_names()), SERVES]
+    sections = [TOP, _overview(FORMATS.values()), RULES.format(**_names()), _serving()]
     sections += [_section(known) for known in FORMATS.values()]
     prompts = [known for name, known in PROMPT_FORMATS.items() if name not in FORMATS]
     sections += [
-        "## Prompts alone\n\nWhere prompts are wanted (`kilter generate`), all of the above serve, plain documents aside. "
-        "So do rows without answers:\n\n" + _overview(prompts)
+        "## Prompts alone\n\nWhere prompts are wanted (`kilter generate`), all of the above serve, plain documents "
+        "aside. So do rows without answers:\n\n" + _overview(prompts)
     ]
     sections += [_section(known) for known in prompts]
     return "\n".join(sections)
@@ -110,6 +114,18 @@ def _names() -> dict[str, str]:
     }
 
 
+def _serving() -> str:
+    heads = " | ".join(f"as {_many(kind)}" for kind in VIEWS)
+    lines = ["## What serves where\n\n", f"| rows | {heads} |\n"]
+    lines.append("|---" * (len(VIEWS) + 1) + "|\n")
+    for given, name in KINDS.items():
+        cells = (TAKEN.get((given, wanted), "yes") if given in views else "no" for wanted, views in VIEWS.items())
+        lines.append(f"| {name}s | {' | '.join(cells)} |\n")
+    return (
+        "".join(lines) + "\nDemonstrations have prompts too: of a conversation, what stands before its last answer.\n"
+    )
+
+
 def _overview(formats: Iterable[Format]) -> str:
     lines = ["| format | rows | keys | becomes | written by |\n|---|---|---|---|---|\n"]
     for known in formats:
@@ -121,7 +137,7 @@ def _overview(formats: Iterable[Format]) -> str:
 
 
 def _section(known: Format) -> str:
-    parts = [f"### {known.name}\n\n{_sentence(known.title)} Becomes a {KINDS[known.yields]}."]
+    parts = [f"### {known.name}\n\n{_sentence(known.title)} Becomes {_one(known.yields)}."]
     if known.used_by:
         parts[0] += f" Written by: {known.used_by}."
     if known.remarks:

@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from kilter.errors import KilterError, StoppedError
+from kilter.flags import PanelsBySubject
 
 # Which of torchrun's processes this is.
 WORKER = os.environ.get("RANK", "0")
@@ -19,6 +20,7 @@ app = App(
     help="Align language models with preferences: every token computed once, every nat accounted for.",
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # main says what became of the work
+    help_formatter=PanelsBySubject(),
 )
 
 

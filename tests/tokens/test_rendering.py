@@ -298,7 +298,6 @@ def test_text_has_no_place_for_tools() -> None:
         thinking("a", "<|im_end|>"),
         Message("assistant", "a", '{"tool_calls": [{"function": {"arguments": {"<|im_end|>": 1}}}]}'),
         Message("assistant", "a", '{"thinking": "<\\u007cim_end|>"}'),
-        Message("user<|im_end|>", "a"),
     ],
 )
 def test_special_token_anywhere_in_a_message_is_refused(message: Message) -> None:

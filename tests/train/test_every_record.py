@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -45,11 +46,12 @@ def rows_of(kind):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """Has the next commands find such rows, or these, whatever file they are given."""
+    """Has the next commands find such rows, or these, in the file "made", and in any other those of its name."""
 
     def put(*kinds, these=()):
         def read_rows(sources, *wanted, skip_bad=False):
-            records = [*these, *(row for kind in kinds for row in rows_of(kind))]
+            named = kinds if "made" in str(sources) else [Path(str(sources)).name]
+            records = [*these, *(row for kind in named for row in rows_of(kind))]
             given = {type(row) for row in records}
             kind = next(kind for kind in wanted if given <= VIEWS[kind].keys())
             rows = tuple(view for row in records for view in VIEWS[kind][type(row)](row))
@@ -135,6 +137,7 @@ def test_metrics_of_labelled_answers_tell_good_from_bad(reads, start, tmp_path):
     assert steps[0]["good_log_ratio"] == 0
     assert "accuracy" not in steps[0]
     table = said(out)
+    assert "good +0.000  bad +0.000" in table
     for words in ("AUC: a good answer has the higher log-ratio", "log-ratio of bad", "along good, nats/token"):
         assert words in table
     card = (tmp_path / "run" / "model" / "README.md").read_text()
@@ -175,6 +178,16 @@ def test_pairs_and_labelled_answers_together_are_all_labelled(reads, start, tmp_
     assert RunDirectory(tmp_path / "run").read_manifest()["examples"] == 3 * 64 - 16
     with pytest.raises(ConfigError, match="use --objective kto"):
         run("ipo", start, tmp_path / "made", tmp_path / "other")
+
+
+def test_what_is_trained_on_pairs_may_be_evaluated_on_labelled_answers(reads, start, tmp_path):
+    reads("pairs")
+    held_out = {"holdout": 0, "eval_data": Path("labelled")}
+    aligned = run("kto", start, tmp_path / "made", tmp_path / "run", max_steps=20, **held_out)
+    assert len(aligned.after) == 64
+    assert aligned.after.auc.value > 0.9
+    with pytest.raises(ConfigError, match="use --objective kto"):
+        run("dpo", start, tmp_path / "made", tmp_path / "other", **held_out)
 
 
 @pytest.mark.parametrize(

@@ -436,7 +436,8 @@ FORMATS: dict[str, Format] = {
             comparisons.pku,
             _CHAT,
             "PKU-Alignment/PKU-SafeRLHF",
-            "The better response is chosen; for the safer one: `--columns better_response_id=safer_response_id`.",
+            "The prompt is the user's turn. The better response is chosen; for the safer one: "
+            "`--columns better_response_id=safer_response_id`.",
         ),
         Format(
             "shp",

@@ -17,7 +17,7 @@ import re
 import stat
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -161,6 +161,21 @@ def read_pairs(sources: Source | Sequence[Source], *, skip_bad: bool = False) ->
     return read_rows(sources, Pair, skip_bad=skip_bad)
 
 
+def read_records(
+    sources: Source | Sequence[Source],
+    *,
+    skip_bad: bool = False,
+    columns: Mapping[str, str] | None = None,
+    format: str | None = None,  # noqa: A002
+) -> Dataset[Record]:
+    """Read every row as its own kind, ties included. Raises as `read_rows` does."""
+    assert columns is None
+    assert format is None
+    every = VIEWS.keys() - {Prompt}
+    read = [_read_file(Path(source), every, skip_bad) for source in _listed(sources)]
+    return Dataset(tuple(record for _, records in read for record in records), tuple(file for file, _ in read))
+
+
 def read_demonstrations(sources: Source | Sequence[Source], *, skip_bad: bool = False) -> Dataset[Demonstration]:
     """Read files of demonstrations; of pairs the chosen answers, of labelled answers the good ones.
 
@@ -175,15 +190,6 @@ def read_prompts(sources: Source | Sequence[Source], *, skip_bad: bool = False) 
     In a `.txt` file (packed or not) each line that is not blank is what a user says. Raises as `read_rows` does.
     """
     return read_rows(sources, Prompt, skip_bad=skip_bad)
-
-
-def read_records(sources: Source | Sequence[Source], *, skip_bad: bool = False) -> Dataset[Record]:
-    """Read files of anything to learn from, every row as its own kind; ties are kept.
-
-    Raises as `read_rows` does.
-    """
-    read = [_read_file(Path(source), KINDS, skip_bad) for source in _listed(sources)]
-    return Dataset(tuple(record for _, records in read for record in records), tuple(file for file, _ in read))
 
 
 def _listed(sources: Source | Sequence[Source]) -> Sequence[Source]:

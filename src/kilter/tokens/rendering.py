@@ -145,8 +145,8 @@ class Renderer:
 
 
 def _texts_of(message: Message) -> Iterator[str]:
-    """All that a template may write of a message: role, content, and each text within what else there is."""
-    yield from (message.role, message.content)
+    """What a message has to say: its content, and each text within what else there is."""
+    yield message.content
     yield from _strings(message.more)
 
 

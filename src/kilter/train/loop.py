@@ -183,4 +183,7 @@ def shown(row: Mapping[str, Any]) -> dict[str, str]:
     text = {"loss": f"{row['loss']:.4f}"}
     if "accuracy" in row:
         text |= {"accuracy": f"{row['accuracy']:.2f}", "margin": f"{row['margin']:+.3f}"}
+    for side in ("good", "bad"):
+        if (name := f"{side}_log_ratio") in row:
+            text[side] = f"{row[name]:+.3f}"
     return text | {"nodes/s": f"{row['nodes'] / row['seconds']:,.0f}"}
