@@ -104,10 +104,21 @@ def recognise(rows: Sequence[tuple[Origin, Row]], wanted: Collection[type[Any]])
                 f"give a file in one of these formats:\n{_listing(accepted)}"
             )
     raise DataError(
-        f"{origin}: found {_summary(row)}, which fits no format; "
+        f"{origin}: found {_summary(row)}, which fits no format; {_hint(row)}"
         f"rename the keys with --columns (chosen=YOUR_KEY,...), or rearrange them, to fit one of:\n"
         f"{_listing(accepted)}"
     )
+
+
+def _hint(row: Row) -> str:
+    """Return what to say of comparisons that name their sides and hold no texts, as of players or models."""
+    sides = (("left", "right"), ("model_a", "model_b"), ("player_a", "player_b"), ("a", "b"))
+    if any(one in row and other in row for one, other in sides):
+        return (
+            "it says which side won and not what either wrote, and a model learns from texts; join the prompt and both "
+            "answers to it, then "
+        )
+    return ""
 
 
 def serving(wanted: Collection[type[Any]]) -> dict[str, Format]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LABEL = 18  # cells of the column that says what a line is about
 PROMPT_SHOWN, ANSWER_SHOWN, TAIL = 320, 240, 60  # characters
+PROMPT_NAMED, OFTEN = 110, 3  # characters; rows that have a prompt before it is named
 KEYS_SHOWN, SCRIPTS_SHOWN, LANGUAGES_SHOWN = 12, 6, 6
 
 # What a section says: lines of a label and words.
@@ -40,12 +41,21 @@ TRAINS: Mapping[str, str] = {
     "labelled": "kilter align --objective kto; kilter sft (the good answers)",
     "steps": "kilter align --objective kto (each step by itself)",
     "demonstration": "kilter sft",
-    "prompt": "nothing by themselves; kilter generate answers them",
 }
 
 
 def show(console: Console, facts: Facts, findings: Sequence[Finding], config: CheckConfig) -> None:
     """Print everything, the findings last."""
+    if console.is_terminal:
+        _show(console, facts, findings, config)
+        return
+    with console.capture() as captured:
+        _show(console, facts, findings, config)
+    for line in captured.get().splitlines():
+        print(line.rstrip(), file=console.file)
+
+
+def _show(console: Console, facts: Facts, findings: Sequence[Finding], config: CheckConfig) -> None:
     for file in facts.files:
         _section(console, _legible(file.name), _file(file))
     for file in facts.eval_files:
@@ -83,14 +93,13 @@ def _file(file: FileFacts) -> Lines:
     if file.read:
         lines.append(("keys read", ", ".join(map(printable, file.read))))
     if file.ignored:
-        more = [f"{len(file.ignored) - KEYS_SHOWN:,} more"] if len(file.ignored) > KEYS_SHOWN else []
-        lines.append(("keys ignored", ", ".join([*map(printable, file.ignored[:KEYS_SHOWN]), *more])))
+        lines.append(("keys ignored", _listed([printable(key) for key in file.ignored], KEYS_SHOWN)))
     return lines
 
 
 def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
     for kind, rows in facts.kinds.items():
-        yield _plural(kind, rows), f"{rows:,}, for {TRAINS[kind]}"
+        yield _KINDS.get(kind, f"{kind}s"), f"{rows:,}, for {TRAINS[kind]}"
     turns = facts.turns
     if turns.conversations:
         parts = [f"{turns.several_answers:,} with earlier answers" if turns.several_answers else ""]
@@ -151,7 +160,8 @@ def _tokens(facts: Facts, tokens: TokenFacts) -> Iterator[tuple[str, str]]:
         yield "in all", f"{tokens.tokens:,} tokens"
     if facts.limit is not None:
         by = {"max_length": "--max-length", "positions": "the model's positions", "node_budget": "--node-budget"}
-        over = f"{tokens.overlong.rows:,} rows are longer" if tokens.overlong.rows else "every row fits"
+        longer = tokens.overlong.rows
+        over = f"{_counted(longer, 'row')} {'are' if longer != 1 else 'is'} longer" if longer else "every row fits"
         yield "limit", f"{facts.limit.tokens:,} tokens ({by[facts.limit.by]}); {over}"
 
 
@@ -173,8 +183,8 @@ def _preferences(facts: Facts) -> Iterator[tuple[str, str]]:
 
 def _copies(facts: Facts) -> Iterator[tuple[str, str]]:
     found = facts.duplicates
-    if found.prompts < facts.rows:
-        yield "different prompts", f"{found.prompts:,}"
+    several = facts.rows - found.prompts
+    yield "prompts", f"{found.prompts:,} different ones for {facts.rows:,} rows" if several else "all different"
     for label, count in (
         ("copies of rows", found.rows),
         ("contradictory rows", found.contradictory),
@@ -183,9 +193,8 @@ def _copies(facts: Facts) -> Iterator[tuple[str, str]]:
         if count:
             yield label, f"{count:,}"
     for often in found.frequent:
-        yield "a prompt has", f"{often.rows:,} rows: {_clipped(often.text, 60)}"
-    if found.prompts >= facts.rows and not found.blank_pairs:
-        yield "in the data", "none: every prompt is there once"
+        if often.rows >= OFTEN:
+            yield f"in {often.rows:,} rows", _clipped(often.text, PROMPT_NAMED)
     if (leaks := facts.leaks) is not None:
         if leaks.rows:
             yield "rows to evaluate on", f"{leaks.rows:,} of {leaks.eval_rows:,} are in the data"
@@ -197,21 +206,34 @@ def _copies(facts: Facts) -> Iterator[tuple[str, str]]:
 
 def _language(facts: Facts) -> Iterator[tuple[str, str]]:
     scripts = [
-        f"{script.name} {_share(script.share)}" + (f" (in {script.rows:,} rows)" if script.share < 0.1 else "")
-        for script in facts.scripts[:SCRIPTS_SHOWN]
+        f"{script.name} {_share(script.share)}"
+        + (f" (in {_counted(script.rows, 'row')})" if script.share < 0.1 else "")
+        for script in facts.scripts
     ]
-    if more := len(facts.scripts) - SCRIPTS_SHOWN:
-        scripts += [f"{more} more"] if more > 0 else []
     if scripts:
-        yield "letters", ", ".join(scripts)
-    mix = facts.languages.mix[:LANGUAGES_SHOWN]
-    named = [f"{language.code or 'unclear'} {_share(language.share)}" for language in mix]
-    if more := len(facts.languages.mix) - LANGUAGES_SHOWN:
-        named += [f"{more} more"] if more > 0 else []
-    if named:
+        yield "letters", _listed(scripts, SCRIPTS_SHOWN)
+    mix = [f"{_LANGUAGES.get(said.code, said.code)} {_share(said.share)}" for said in facts.languages.mix]
+    if mix:
         sample = facts.languages.sample
         of = "all rows" if sample >= facts.rows else f"a sample of {sample:,} rows"
-        yield "languages", f"{', '.join(named)} (of {of})"
+        yield "languages", f"{_listed(mix, LANGUAGES_SHOWN)} (of {of})"
+
+
+def _listed(items: Sequence[str], most: int) -> str:
+    more = [f"{len(items) - most:,} more"] if len(items) > most else []
+    return ", ".join([*items[:most], *more])
+
+
+# The ISO 639-1 codes met most often; others are shown as codes.
+_LANGUAGES = {
+    "": "unclear", "ar": "Arabic", "bn": "Bengali", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek",
+    "en": "English", "es": "Spanish", "fa": "Persian", "fi": "Finnish", "fr": "French", "gu": "Gujarati",
+    "he": "Hebrew", "hi": "Hindi", "hu": "Hungarian", "id": "Indonesian", "it": "Italian", "ja": "Japanese",
+    "ko": "Korean", "la": "Latin", "mr": "Marathi", "ms": "Malay", "nl": "Dutch", "no": "Norwegian", "pl": "Polish",
+    "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sv": "Swedish", "sw": "Swahili", "ta": "Tamil",
+    "te": "Telugu", "th": "Thai", "tl": "Tagalog", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu",
+    "vi": "Vietnamese", "zh": "Chinese",
+}  # fmt: skip
 
 
 def _run(facts: Facts, run: Estimate, config: CheckConfig) -> Iterator[tuple[str, str]]:
@@ -235,11 +257,16 @@ def _run(facts: Facts, run: Estimate, config: CheckConfig) -> Iterator[tuple[str
     yield "time", f"about {_duration(run.seconds)}"
     yield (
         "",
-        (
-            f"{_short(run.operations)} operations ({run.forwards:g} forward passes' worth) at {run.share_of_rate:.0%} "
-            f"of the {_short(run.measured_rate)} a second that matrix products reach here"
-        ),
+        f"{_short(run.operations)} operations, {_PASSES[run.method]}, at {run.share_of_rate:.0%} of the "
+        f"{_short(run.measured_rate)} a second that matrix products reach here now",
     )
+
+
+_PASSES = {
+    "pairs": "for forward and backward of the model and forward of its reference",
+    "labelled": "for forward and backward of the model, and forward of both on all answers and on mismatched ones",
+    "demonstrations": "for forward and backward of the model",
+}
 
 
 def _show_examples(console: Console, examples: Sequence[Example]) -> None:
@@ -291,8 +318,9 @@ def _show_findings(console: Console, findings: Sequence[Finding]) -> None:
                 more = f"and {finding.rows - len(finding.listed):,} more"
                 console.print(Padding(Text(more, style="dim"), (0, 0, 0, 6)))
             console.print(Padding(Text(finding.remedy, style="italic"), (0, 0, 1, 4)))
-    if not any(finding.must for finding in findings):
-        _print(console, Text("Nothing must be mended.", style="bold green"))
+    must = sum(finding.must for finding in findings)
+    verdict = f"{_counted(must, 'thing')} must be mended." if must else "Nothing must be mended."
+    _print(console, Text(verdict, style="bold red" if must else "bold green"))
 
 
 def _print(console: Console, text: Text) -> None:
@@ -322,10 +350,11 @@ def _ending(text: str) -> str:
     return _legible(text) if len(text) <= PROMPT_SHOWN else f"… {_legible(text[-PROMPT_SHOWN:])}"
 
 
-def _plural(kind: str, rows: int) -> str:
-    if kind in ("labelled", "steps"):
-        return f"{kind} answer{'s' * (rows != 1)}" if kind == "labelled" else "answers in steps"
-    return f"{kind}{'s' * (rows != 1)}"
+_KINDS = {"labelled": "labelled answers", "steps": "answers in steps"}
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _interval(share: Interval) -> str:
@@ -333,7 +362,9 @@ def _interval(share: Interval) -> str:
 
 
 def _share(share: float) -> str:
-    return f"{share:.1%}" if share >= 0.001 else "under 0.1%"
+    if 0 < share < 0.001:
+        return "under 0.1%"
+    return "over 99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
 
 
 def _short(number: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from operator import itemgetter
 
 from kilter.data.records import Content, Labelled, Origin, Pair, Ranking, Record
 from kilter.measure.rows import answers_of, asked, comparisons, transcript
@@ -26,7 +27,8 @@ class Again:
     first: Origin
 
     def __str__(self) -> str:
-        return f"{self.row} (first in {self.first})"
+        here = f"line {self.first.line}" if self.first.file == self.row.file else str(self.first)
+        return f"{self.row}: see {here}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,13 @@ class PromptIndex:
 
     def find_duplicates(self) -> Duplicates:
         """Look at every row that shares its prompt with another."""
-        rows: list[Again] = []
-        contradictory: list[Again] = []
+        found_rows: list[tuple[int, Again]] = []
+        found_contradictory: list[tuple[int, Again]] = []
         for places in self.places.values():
             if len(places) > 1:
-                self._compare([self.records[place] for place in places], rows, contradictory)
+                self._compare(places, found_rows, found_contradictory)
+        rows = [again for _, again in sorted(found_rows, key=itemgetter(0))]
+        contradictory = [again for _, again in sorted(found_contradictory, key=itemgetter(0))]
         blank = [record.origin for record in self.records if isinstance(record, Pair) and _same_but_blanks(record)]
         shared = sorted(((len(places), places[0]) for places in self.places.values() if len(places) > 1), reverse=True)
         asked_first = [(count, self.records[place]) for count, place in shared if asked(self.records[place])]
@@ -118,19 +122,22 @@ class PromptIndex:
                 prompts.append(Again(record.origin, first.origin))
         return Leaks(len(held_out), len(rows), len(prompts), tuple(rows[:LISTED]), tuple(prompts[:LISTED]))
 
-    def _compare(self, sharing: Sequence[Record], rows: list[Again], contradictory: list[Again]) -> None:
+    def _compare(
+        self, places: Sequence[int], rows: list[tuple[int, Again]], contradictory: list[tuple[int, Again]]
+    ) -> None:
         seen: dict[Hashable, Origin] = {}
         judged: dict[Hashable, Origin] = {}
-        for record in sharing:
+        for place in places:
+            record = self.records[place]
             answers = [digest(answer) for _, answer in answers_of(record)]
             whole = _judgement(record, answers)
             if whole in seen:
-                rows.append(Again(record.origin, seen[whole]))
+                rows.append((place, Again(record.origin, seen[whole])))
                 continue
             seen[whole] = record.origin
             says, denies = _claims(record, answers)
             if against := next((judged[claim] for claim in denies if claim in judged), None):
-                contradictory.append(Again(record.origin, against))
+                contradictory.append((place, Again(record.origin, against)))
             for claim in says:
                 judged.setdefault(claim, record.origin)
 

@@ -21,6 +21,9 @@ from kilter.model.loading import AUTOCAST, Precision, adapter_base_of, pick_devi
 
 # How much of what large matrix products reach a training step reaches: 0.5 to 0.6 with models of 135M and more.
 SHARE_OF_PEAK = 0.5
+# How often a node goes forward through a model, backward counting as two: the policy's three, and the reference's one.
+# Labelled answers (KTO) are first scored by both models, beside as many mismatched ones.
+FORWARDS = {"pairs": 4, "labelled": 3 + 2 * 2, "demonstrations": 3}
 # Numbers kept of a node in each layer for backward, for each hidden unit, unit of keys or values, and inner unit of
 # the MLP: weighed by train/memory.py on models of several shapes.
 KEPT, KEPT_WRITTEN_OUT = (8, 1, 5), (6, 1, 3)
@@ -58,7 +61,7 @@ class Estimate:
     logits: int
     memory: int
     steps: int
-    forwards: float  # a node goes through the model; backward counts as two
+    method: str  # what the data trains: pairs, labelled or demonstrations
     operations: float
     measured_rate: float  # operations a second
     share_of_rate: float
@@ -151,11 +154,10 @@ def estimate(
 ) -> Estimate:
     """All weights trained by AdamW for one epoch; the node budget full.
 
-    `method` says what the data trains: pairs, labelled, or demonstrations. `rate` is measured where it is not given.
+    `method` says what the data trains, a key of `FORWARDS`. `rate` is measured where it is not given.
     """
     shape, device = shape_of(config), pick_device(device_name)
-    forwards = {"pairs": 4.0, "labelled": 7.0, "demonstrations": 3.0}[method]
-    # Labelled answers (KTO) are first scored by both models, beside as many mismatched ones.
+    forwards = FORWARDS[method]
     scored = facts.answer_tokens / max(facts.tokens, 1) * facts.nodes
     attention = 2 * shape.layers * shape.hidden * facts.squares * (facts.nodes / max(facts.tokens, 1))
     operations = forwards * (2 * shape.active * facts.nodes + 2 * shape.head * scored + attention)
@@ -178,7 +180,7 @@ def estimate(
         **parts,
         memory=sum(parts.values()) + PROCESS,
         steps=-(-rows // batch_size),
-        forwards=forwards,
+        method=method,
         operations=operations,
         measured_rate=rate,
         share_of_rate=SHARE_OF_PEAK,

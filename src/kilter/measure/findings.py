@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kilter.data.records import VIEWS, Demonstration, Labelled, Pair, Ranking, Steps
-from kilter.data.records import Prompt as PromptRecord
 from kilter.measure.config import CheckConfig
 from kilter.measure.facts import Facts
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 LOPSIDED, LOPSIDED_LABELS = 0.6, 0.9
 # A prompt that has this share of the rows, and so many of them.
 FREQUENT_SHARE, FREQUENT_ROWS = 0.01, 10
-KINDS = {kind.__name__.lower(): kind for kind in (Pair, Labelled, Ranking, Steps, Demonstration, PromptRecord)}
+KINDS = {kind.__name__.lower(): kind for kind in (Pair, Labelled, Ranking, Steps, Demonstration)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def _of_files(facts: Facts, config: CheckConfig) -> Iterator[Finding]:
 
 def _of_rows(facts: Facts) -> Iterator[Finding]:
     kinds = {KINDS[name] for name in facts.kinds}
-    if not any(kinds <= views.keys() for views in VIEWS.values()):
+    if not any(kinds <= VIEWS[kind].keys() for kind in (Pair, Labelled, Demonstration)):
         listed = tuple(f"{file.name}: {file.format}" for file in facts.files)
         yield Finding(True, "The files hold rows that do not go together", facts.rows, listed, "Train on one kind.")
     if facts.ties and facts.ties == facts.rows:
@@ -82,9 +81,11 @@ def _of_limits(facts: Facts, tokens: TokenFacts, config: CheckConfig) -> Iterato
         "positions": ("the positions the model has", "Shorten them"),
         "node_budget": ("--node-budget", f"Raise --node-budget to {_longest(tokens):,}"),
     }[facts.limit.by]
-    what = f"{_rows(tokens.overlong.rows)} of {tokens.rows:,} are longer than {facts.limit.tokens:,} tokens ({why})"
+    longer = tokens.overlong.rows
+    what = f"{_rows(longer)} of {tokens.rows:,} {_are(longer)} longer than {facts.limit.tokens:,} tokens ({why})"
     if tokens.overlong.rows and config.on_overflow == "refuse":
-        remedy += ", cut long prompts with --max-prompt, or leave the rows out with --on-overflow drop."
+        remedy += ", cut long prompts with --max-prompt" if "prompt" in tokens.lengths else ""
+        remedy += ", or leave the rows out with --on-overflow drop."
         yield _finding(True, what, tokens.overlong, remedy)
     elif tokens.overlong.rows:
         yield _finding(False, what, tokens.overlong, "They are left out (--on-overflow drop).")
@@ -155,7 +156,7 @@ def _of_copies(facts: Facts) -> Iterator[Finding]:
     if leaks is not None and leaks.rows:
         yield Finding(
             True,
-            f"{_rows(leaks.rows)} of {leaks.eval_rows:,} to evaluate on are in the data",
+            f"{_rows(leaks.rows)} of {leaks.eval_rows:,} to evaluate on {_are(leaks.rows)} in the data",
             leaks.rows,
             _strings(leaks.listed_rows),
             "An evaluation would measure memory; take them out of one side.",
@@ -179,7 +180,7 @@ def _of_copies(facts: Facts) -> Iterator[Finding]:
     if found.rows:
         yield Finding(
             False,
-            f"{_rows(found.rows)} are copies of an earlier one",
+            f"{_rows(found.rows)} {'is a copy' if found.rows == 1 else 'are copies'} of an earlier one",
             found.rows,
             _strings(found.listed_rows),
             "Each copy counts again; remove them unless that is meant.",
@@ -255,6 +256,10 @@ def _strings(listed: Iterable[object]) -> tuple[str, ...]:
 
 def _rows(number: int) -> str:
     return f"{number:,} row{'s' * (number != 1)}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _pairs(number: int) -> str:

@@ -5,14 +5,14 @@ Rows are encoded a block at a time and only numbers are kept. Axes: S sequences 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kilter.data.records import Demonstration, Origin, Pair, Prompt, Record
+from kilter.data.records import Demonstration, Origin, Pair, Record
 from kilter.measure.lengths import LengthBias, Spread, length_bias, spread
 from kilter.measure.rows import PARTS, answers_of, best_and_worst
 from kilter.tokens.encoding import Encoder, EncodingReport, Limits
@@ -76,10 +76,14 @@ def token_facts(
     on_progress: Callable[[int], None] = lambda rows: None,
 ) -> TokenFacts:
     """Encode all rows, and count. Rows over `longest` tokens are counted, not left out."""
-    counting = _Counting(tokenizer, style, max_prompt, longest)
+    refusals: list[str] = []
+    limits = Limits(max_prompt=max_prompt)
+    encoder = Encoder(tokenizer, style, limits, skip_bad=True, on_refused=refusals.append)
+    counting = _Counting(tokenizer, longest)
     for start in range(0, len(records), BLOCK):
         block = records[start : start + BLOCK]
-        counting.add(block)
+        counting.add(_encoded(block, encoder, refusals))
+        refusals.clear()
         on_progress(len(block))
     return counting.facts()
 
@@ -116,15 +120,49 @@ class _Tally:
         return Found(self.rows, tuple(self.listed))
 
 
+class _Block(NamedTuple):
+    """Rows of a block that could be encoded, those that could not and why, and the encoder's counts."""
+
+    rows: list[_Row]
+    refused: list[tuple[Origin, str]]
+    reports: list[EncodingReport]
+
+
+def _encoded(block: Sequence[Record], encoder: Encoder, refusals: Sequence[str]) -> _Block:
+    """`refusals` are what the encoder tells. Places in the block stand for origins meanwhile: those may come twice."""
+    sequences: list[list[TokenSequence]] = [[] for _ in block]
+    pairs: list[Pair] = []
+    others: list[Demonstration] = []
+    for place, record in enumerate(block):
+        here = Origin("", place)
+        if isinstance(record, Pair):
+            pairs.append(Pair(record.prompt, record.chosen, record.rejected, here, tools=record.tools))
+            continue
+        tools: str = getattr(record, "tools", "")
+        others += [Demonstration(record.prompt, answer, here, tools) for _, answer in answers_of(record)]
+    reports = []
+    if pairs:
+        encoded, report = encoder.encode_pairs(pairs)
+        for pair in encoded:
+            sequences[pair.origin.line] += (pair.chosen, pair.rejected)
+        reports.append(report)
+    if others:
+        answered, report = encoder.encode_demonstrations(others)
+        for row in answered:
+            sequences[row.origin.line].append(row.sequence)
+        reports.append(report)
+    refused = dict(map(_place_and_reason, reversed(refusals)))
+    rows = [
+        _Row(record, tuple(of))
+        for place, (record, of) in enumerate(zip(block, sequences, strict=True))
+        if of and place not in refused
+    ]
+    return _Block(rows, [(block[place].origin, refused[place]) for place in sorted(refused)], reports)
+
+
 class _Counting:
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, style: Style, max_prompt: int | None, longest: int | None
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, longest: int | None) -> None:
         self._longest = longest
-        self._refusals: list[str] = []
-        self._encoder = Encoder(
-            tokenizer, style, Limits(max_prompt=max_prompt), skip_bad=True, on_refused=self._refusals.append
-        )
         self._bos_text, self._eos_text = (str(text) for text in (tokenizer.bos_token or "", tokenizer.eos_token or ""))
         self._bos, self._eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         added = tokenizer.added_tokens_decoder
@@ -133,7 +171,7 @@ class _Counting:
         self._lengths: dict[str, list[int]] = {}
         self._better_and_worse: list[tuple[int, int]] = []
         self._rows = self._tokens = self._nodes = self._answer_tokens = self._squares = 0
-        self._prompts_cut = self._prompt_tokens_cut = self._empty = self._trailing = 0
+        self._reports: list[EncodingReport] = []
         self._tallies = {
             name: _Tally()
             for name in (
@@ -141,11 +179,13 @@ class _Counting:
             )
         }  # fmt: skip
 
-    def add(self, block: Sequence[Record]) -> None:
-        rows = list(self._encoded(block))
-        for row in rows:
+    def add(self, block: _Block) -> None:
+        self._reports += block.reports
+        for origin, reason in block.refused:
+            self._tallies["refused"].add(origin, reason)
+        for row in block.rows:
             self._count(row)
-        texts = [row for row in rows if isinstance(row.record.prompt, str)]
+        texts = [row for row in block.rows if isinstance(row.record.prompt, str)]
         if texts:
             self._look_for_special_tokens(texts)
 
@@ -159,58 +199,12 @@ class _Counting:
             nodes=self._nodes,
             answer_tokens=self._answer_tokens,
             squares=self._squares,
-            prompts_cut=self._prompts_cut,
-            prompt_tokens_cut=self._prompt_tokens_cut,
-            empty_answers=self._empty,
-            trailing_turns=self._trailing,
+            prompts_cut=sum(report.prompts_cut for report in self._reports),
+            prompt_tokens_cut=sum(report.prompt_tokens_cut for report in self._reports),
+            empty_answers=sum(report.empty_answers for report in self._reports),
+            trailing_turns=sum(report.trailing_turns for report in self._reports),
             **{name: tally.found() for name, tally in self._tallies.items()},
         )
-
-    def _encoded(self, block: Sequence[Record]) -> Iterator[_Row]:
-        """The rows that can be encoded; the others are noted. Places in the block stand for their origins."""
-        sequences: list[list[TokenSequence]] = [[] for _ in block]
-        pairs: list[Pair] = []
-        others: list[Demonstration] = []
-        prompts: list[Prompt] = []
-        for place, record in enumerate(block):
-            here = Origin("", place)
-            if isinstance(record, Pair):
-                pairs.append(Pair(record.prompt, record.chosen, record.rejected, here, tools=record.tools))
-                continue
-            tools: str = getattr(record, "tools", "")
-            if isinstance(record, Prompt):
-                prompts.append(Prompt(record.prompt, here, tools))
-            others += [Demonstration(record.prompt, answer, here, tools) for _, answer in answers_of(record)]
-        if pairs:
-            encoded, report = self._encoder.encode_pairs(pairs)
-            for pair in encoded:
-                sequences[pair.origin.line] += (pair.chosen, pair.rejected)
-            self._add_report(report)
-        if others:
-            answered, report = self._encoder.encode_demonstrations(others)
-            for row in answered:
-                sequences[row.origin.line].append(row.sequence)
-            self._add_report(report)
-        if prompts:
-            asked, report = self._encoder.encode_prompts(prompts)
-            for prompt in asked:
-                sequences[prompt.origin.line].append(TokenSequence(prompt.ids, len(prompt.ids)))
-            self._add_report(report)
-        refused = dict(_place_and_reason(line) for line in reversed(self._refusals))
-        self._refusals.clear()
-        for place in sorted(refused):
-            self._tallies["refused"].add(block[place].origin, refused[place])
-        return (
-            _Row(record, tuple(of))
-            for place, (record, of) in enumerate(zip(block, sequences, strict=True))
-            if of and place not in refused
-        )
-
-    def _add_report(self, report: EncodingReport) -> None:
-        self._prompts_cut += report.prompts_cut
-        self._prompt_tokens_cut += report.prompt_tokens_cut
-        self._empty += report.empty_answers
-        self._trailing += report.trailing_turns
 
     def _count(self, row: _Row) -> None:
         record, sequences = row
@@ -223,10 +217,10 @@ class _Counting:
         self._squares += sum(length * length for length in lengths)
         if first:
             self._lengths.setdefault("prompt", []).append(first)
-        # A prompt alone is one sequence, and has no answers.
-        for (part, _), length in zip(answers_of(record), lengths, strict=False):
+        for (part, _), length in zip(answers_of(record), lengths, strict=True):
             self._lengths.setdefault(part, []).append(length - first)
-            self._lengths.setdefault("together", []).append(length)
+            if first:
+                self._lengths.setdefault("together", []).append(length)
         if self._longest is not None and max(lengths) > self._longest:
             self._tallies["overlong"].add(record.origin, f"{max(lengths):,} tokens")
         extremes = best_and_worst(record)
