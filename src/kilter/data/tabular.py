@@ -52,7 +52,7 @@ def _separated_rows(stream: BinaryIO, file: str, separator: str) -> Iterator[Par
             return
         except csv.Error as error:
             if lines.at_end or reader.line_num > line or header is None:
-                raise DataError(_open_quote(file, line, error)) from None
+                raise DataError(_open_quote(file, line, printable(str(error)))) from None
             yield Origin(file, line), RowError("", f"is not quoted as CSV is: {printable(str(error))}; expected {_QUOTING}")
             continue
         if not cells:
@@ -99,7 +99,7 @@ class _TextLines:
         return None if flaw is None or flaw[0] < line else flaw[1]
 
 
-def _open_quote(file: str, line: int, error: csv.Error) -> str:
+def _open_quote(file: str, line: int, error: str) -> str:
     return (
         f"{file}:{line}: a cell of the row that begins here is quoted so that it is not clear where the row ends "
         f"({error}); expected {_QUOTING}; mend it there, as the rows after it cannot be told apart"
