@@ -85,20 +85,6 @@ def letters_by_script(text: str) -> NDArray[np.int64]:
     return np.bincount(_script_of_code()[codes], minlength=1 + len(RANGES))
 
 
-_NO_ASCII_LETTERS))
-        counts[0] = len(text) - counts[1]
-        return counts
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    return np.bincount(_script_of_code()[codes], minlength=1 + len(RANGES))
-
-
-def most_letters(texts: Iterable[str]) -> Counter[str]:
-    """How many of the texts have most of their letters in each script; "" where there are none."""
-    names = ["", *RANGES]
-    return Counter(names[int(counts[1:].argmax()) + 1 if (counts := letters_by_script(text))[1:].any() else 0]
-                   for text in texts)  # fmt: skip
-
-
 _NO_ASCII_LETTERS = bytes(sorted(set(range(128)) - set(string.ascii_letters.encode())))
 
 
