@@ -47,14 +47,18 @@ def write_repeated(source: Path, path: Path, pairs: int) -> None:
     with staging.open("w") as stream:
         for i in range(pairs):
             row = rows[i % len(rows)]
-            numbered = {side: row[side].replace("\n\nHuman:", f"\n\nHuman: ({i})", 1) for side in ("chosen", "rejected")}
+            numbered = {
+                side: row[side].replace("\n\nHuman:", f"\n\nHuman: ({i})", 1) for side in ("chosen", "rejected")
+            }
             stream.write(json.dumps(numbered) + "\n")
     staging.rename(path)
 
 
 def usable(row: dict[str, str]) -> bool:
     """Whether the sides differ in their last turn alone, and have one."""
-    (prompt, _, chosen), (other, _, rejected) = (row[side].rpartition("\n\nAssistant:") for side in ("chosen", "rejected"))
+    (prompt, _, chosen), (other, _, rejected) = (
+        row[side].rpartition("\n\nAssistant:") for side in ("chosen", "rejected")
+    )
     return prompt == other and chosen != rejected and bool(chosen.strip()) and bool(rejected.strip())
 
 

@@ -118,12 +118,19 @@ def _serving() -> str:
     heads = " | ".join(f"as {_many(kind)}" for kind in VIEWS)
     lines = ["## What serves where\n\n", f"| rows | {heads} |\n"]
     lines.append("|---" * (len(VIEWS) + 1) + "|\n")
-    for given, name in KINDS.items():
-        cells = (TAKEN.get((given, wanted), "yes") if given in views else "no" for wanted, views in VIEWS.items())
-        lines.append(f"| {name}s | {' | '.join(cells)} |\n")
-    return (
-        "".join(lines) + "\nDemonstrations have prompts too: of a conversation, what stands before its last answer.\n"
-    )
+    for given in KINDS:
+        cells = (TAKEN.get((given, wanted), "yes" if given in views else "no") for wanted, views in VIEWS.items())
+        lines.append(f"| {_many(given)} | {' | '.join(cells)} |\n")
+    return "".join(lines)
+
+
+def _one(kind: type) -> str:
+    return f"{'an' if KINDS[kind].startswith('a') else 'a'} {KINDS[kind]}"
+
+
+def _many(kind: type) -> str:
+    first, *others = KINDS[kind].split()
+    return " ".join([f"{first}s", *others])
 
 
 def _overview(formats: Iterable[Format]) -> str:

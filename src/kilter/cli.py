@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from kilter.errors import KilterError, StoppedError
@@ -21,6 +21,7 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # main says what became of the work
     help_formatter=PanelsBySubject(),
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),  # --data a.jsonl b.jsonl
 )
 
 
@@ -39,7 +40,8 @@ for command, summary in {
 def main() -> None:
     """The `kilter` command. What a user can mend is told in a sentence; anything else keeps its traceback."""
     try:
-        app(sys.argv[1:], exit_on_error=False, print_error=False)
+        # A hyphen by itself is no flag: it is standard input.
+        app(["/dev/stdin" if token == "-" else token for token in sys.argv[1:]], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         fail(in_a_line(error))
     except StoppedError as stopped:

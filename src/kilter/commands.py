@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kilter.data.convert_config import ConvertConfig
+from kilter.data.config import ConvertConfig
 from kilter.demo.config import DemoConfig
 from kilter.errors import ConfigError
 from kilter.measure.config import CheckConfig, GenerateConfig, ScoreConfig

@@ -1,7 +1,7 @@
 """A table of ways to spoil a file, for every format and every container, and what must be said of each.
 
-A case is a file of three rows of which the second is spoilt (or a file spoilt as a whole), and the parts that the refusal
-must have: where, in which field, and what to do.
+A case is a file of three rows of which the second is spoilt (or a file spoilt as a whole), and the parts that the
+refusal must have: where, in which field, and what to do.
 """
 
 from __future__ import annotations

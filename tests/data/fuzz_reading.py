@@ -89,7 +89,8 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 WORDS = rb"""{ } [ ] , : " "" ' \ \u \ud800 \u0000 null true false NaN Infinity -1 0 1.5 1e999 tie model_a "prompt":
-"chosen": "rejected": "role":"user" "content": "messages":[ "label": "answers": "rank": [{ }] "from":"gpt" "value":""".split()
+"chosen": "rejected": "role":"user" "content":
+"messages":[ "label": "answers": "rank": [{ }] "from":"gpt" "value":""".split()
 CHUNKS = [
     *WORDS,
     b"\n",
@@ -142,7 +143,8 @@ def odd_value(draw: Random) -> object:
     """A JSON value that hardly belongs where it is put."""
     return draw.choice(
         (
-            None, True, False, 0, 1, -1, 2.5, 10**30, 1e300, "", " ", "\0", "\ud800", "x", "tie", "model_a", "1", "[]", "{}",
+            None, True, False, 0, 1, -1, 2.5, 10**30, 1e300, "", " ", "\0", "\ud800", "x", "tie", "model_a", "1", "[]",
+            "{}",
             "[[", "null", '["a", "b"]', '[{"role": "user", "content": "q"}]', "\n\nHuman: q\n\nAssistant: a",
             [], [None], [[]], [""], ["a"], ["a", "b"], [3, 3], [{}], {}, {"role": "user"}, {"a": {"b": []}},
             [{"role": "user", "content": "q"}], {"role": "assistant", "content": "a"}, [{"from": "gpt", "value": "a"}],

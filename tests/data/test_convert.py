@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from kilter.data.config import ConvertConfig
 from kilter.data.convert import convert
-from kilter.data.convert_config import ConvertConfig
 from kilter.data.formats import FORMATS
 from kilter.data.reading import read_records
 from kilter.data.records import Origin, Pair
@@ -85,6 +85,15 @@ def test_what_became_of_the_rows_is_told(tmp_path: Path, capsys: pytest.CaptureF
     assert [pair.tied for pair in read_records(str(out)).rows if isinstance(pair, Pair)] == [False, False, True, True]
 
 
+def test_columns_and_the_format_may_be_named(tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"q": "2+2 =", "completion": " 4", "text": "2+2 = 4"}\n')
+    with pytest.raises(DataError, match=r"more than one way(.|\n)*sft-text(.|\n)*sft-prompt"):
+        convert([str(source)], str(out), ConvertConfig(columns={"prompt": "q"}))
+    convert([str(source)], str(out), ConvertConfig(columns={"prompt": "q"}, format="sft-prompt"))
+    assert rows(out.read_text()) == [{"prompt": "2+2 =", "completion": " 4"}]
+
+
 def test_several_files_become_one_and_rows_of_several_kinds_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     convert([PAIRS, str(FIXTURES / "shp.jsonl")], str(out))
@@ -100,14 +109,16 @@ def test_a_hyphen_prints_rows_and_tells_elsewhere(capfdbinary: pytest.CaptureFix
     assert told.decode().splitlines()[-1].startswith("4 rows read, 4 written to standard output (format pair-chat)")
 
 
-def test_a_reader_that_leaves_gets_no_traceback() -> None:
+def test_a_reader_that_leaves_gets_no_traceback(tmp_path: Path) -> None:
+    many = tmp_path / "many.jsonl"
+    many.write_text(Path(PAIRS).read_text(encoding="utf-8") * 3000, encoding="utf-8")
     program = f"""
 import sys
 from kilter.cli import fail
 from kilter.data.convert import convert
 from kilter.errors import RunError
 try:
-    convert([{PAIRS!r}] * 3000, "-")
+    convert([{str(many)!r}], "-")
 except RunError as error:
     fail(str(error))
 """

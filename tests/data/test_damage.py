@@ -14,7 +14,7 @@ from kilter.errors import DataError
 CASES = {case.name: case for case in cases()}
 # What a person can do about it, or what was expected; one of them stands in every refusal.
 REMEDY = re.compile(
-    r"; (expected|use|remove|mend|fetch|rename|give|split|save|unpack|write|check|put|convert|name)\b|Mend them|mend them"
+    r"; (expected|use|remove|mend|fetch|rename|give|split|save|unpack|write|check|put|convert|name)\b|[Mm]end them"
 )
 
 

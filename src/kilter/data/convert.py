@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kilter.data.canonical import canonical_format, canonical_row
-from kilter.data.convert_config import ConvertConfig
+from kilter.data.config import ConvertConfig
 from kilter.data.reading import Dataset, read_records
 from kilter.data.records import Pair, Record
 from kilter.data.staging import staged_file
@@ -34,7 +34,7 @@ def convert(sources: Sequence[str], out: str, config: ConvertConfig | None = Non
     packed = None if out in STANDARD_OUTPUT else _packing(Path(out))
     if packed is not None:
         _check_free(sources, Path(out), config.overwrite)
-    dataset = read_records(sources, skip_bad=config.skip_bad)
+    dataset = read_records(sources, **config.reading)
     written_as = _one_format(dataset)
     told = sys.stderr if packed is None else sys.stdout
     print(dataset.describe(), file=told)

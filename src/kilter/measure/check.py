@@ -80,8 +80,9 @@ def gather(config: CheckConfig, stage: Stage = lambda name, steps: lambda done: 
     if not config.data:
         raise ConfigError("there is nothing to look at; name a file, as in: kilter check pairs.jsonl")
     stage("reading", 0)
-    data = read_records(config.data, skip_bad=True)
-    held_out = read_records(config.eval_data, skip_bad=True) if config.eval_data else None
+    reading = config.reading | {"skip_bad": True}  # bad rows are counted, and the others looked at
+    data = read_records(config.data, **reading)
+    held_out = read_records(config.eval_data, **reading) if config.eval_data else None
     records = list(whole_rows(data.rows))
 
     stage("looking for copies", 0)

@@ -32,7 +32,7 @@ def score(config: ScoreConfig, console: Console | None = None) -> ScoredPairs:
     device = pick_device(config.device)
     if config.out is not None:
         check_table_path(config.out)
-    data = read_pairs(config.data, skip_bad=config.skip_bad)
+    data = read_pairs(config.data, **config.reading)
     console.print(data.describe(), highlight=False, soft_wrap=True)
     rows = data.rows if config.last is None else data.rows[-config.last :]
 

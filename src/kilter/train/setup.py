@@ -49,11 +49,11 @@ def read_examples(config: RunConfig, read: Callable[..., Dataset[R]], console: C
 
     Raises ConfigError if nothing is left to train on.
     """
-    data = read(config.data, skip_bad=config.skip_bad)
+    data = read(config.data, **config.reading)
     console.print(data.describe(), highlight=False, soft_wrap=True)
     facts = {"data": _account(data)}
     if config.eval_data is not None:
-        held_out = read(config.eval_data, skip_bad=config.skip_bad)
+        held_out = read(config.eval_data, **config.reading)
         console.print(held_out.describe(), highlight=False, soft_wrap=True)
         return Rows(data.rows, held_out.rows, facts | {"eval_data": _account(held_out)})
     kept = whole_origins(data.rows, len(data.rows) - config.holdout)
