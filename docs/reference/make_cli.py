@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -28,7 +29,7 @@ several values takes them one after the other.
 """
 
 HEADS = ("flag", "takes", "default", "what it is")
-KINDS = {"integer": "whole number", "number": "number", "string": "text", "object": "NAME=VALUE, ...", "boolean": ""}
+KINDS = {"integer": "whole number", "number": "number", "string": "text", "object": "NAME=VALUE, ...", "boolean": "yes or no"}
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "less than"}
 
 
@@ -69,10 +70,10 @@ def settings(command: str) -> dict[str, Setting]:
     for argument in called.assemble_argument_collection():
         if not argument.show:
             continue  # the model itself, whose fields are arguments
-        name = argument.field_info.name
+        name = str(argument.field_info.name)
         schema = schemas.get(name, {"type": "boolean"} if argument.hint is bool else {"type": "string"})
         default = "*required*" if argument.required else _default(argument.field_info.default)
-        flag = f"`{argument.name}`"
+        flag = ", ".join(f"`{name}`" for name in argument.names if name not in argument.negatives)
         found[name] = Setting(flag, takes(schema), default, _cell(argument.parameter.help or ""))
     return found
 
@@ -98,7 +99,7 @@ def _schemas(called: App) -> Iterator[tuple[str, dict[str, Any]]]:
     for hint in get_type_hints(called.default_command).values():
         for model in (hint, *getattr(hint, "__args__", ())):
             if inspect.isclass(model) and issubclass(model, BaseModel):
-                yield from model.model_json_schema()["properties"].items()
+                yield from model.model_json_schema(by_alias=False)["properties"].items()
 
 
 def _default(value: Any) -> str:
@@ -114,7 +115,8 @@ def _help(command: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    """Help as a cell of a table, with flags as code."""
+    return re.sub(r"(?<![\w-])--[a-z][\w-]*", r"`\g<0>`", " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;"))
 
 
 def _table(heads: tuple[str, ...], rows: list[Any]) -> str:
