@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 
 project = "kilter"
 author = "the kilter authors"
-copyright = "the kilter authors; Apache-2.0"
+copyright = "the kilter authors; Apache-2.0"  # noqa: A001 Sphinx's name
 version = release = installed("kilter")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
@@ -48,8 +48,6 @@ def settings_by_name(
     if what == "class" and issubclass(subject, BaseModel):
         return "(**settings)", ""
     return None
-
-
 
 
 def first_page(app: Sphinx, exception: Exception | None) -> None:

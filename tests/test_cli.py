@@ -13,7 +13,7 @@ from kilter import commands
 from kilter.cli import app
 from kilter.objectives import OBJECTIVES
 
-COMMANDS = ("align", "sft", "score", "generate", "demo")
+COMMANDS = ("align", "sft", "check", "score", "generate", "convert", "demo")
 KILTER = "from kilter.cli import main; main()"
 # The same, and the heavy modules that it loaded as its last line.
 KILTER_AND_LOADED = """

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from typing import Any
 
+from kilter.data.formats import FORMATS, PROMPT_FORMATS
 from kilter.model.architectures import ARCHITECTURES
 
-WRITER = Path(__file__).parents[1] / "docs" / "reference" / "make_models.py"
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+
+
+def written(name: str) -> str:
+    """The page as its writer makes it now, which must be the page that lies there."""
+    writer: dict[str, Any] = runpy.run_path(str(REFERENCE / f"make_{name}.py"))
+    page: str = writer["page"]()
+    lies_there = (REFERENCE / f"{name}.md").read_text(encoding="utf-8")
+    assert lies_there == page, f"run: python docs/reference/make_{name}.py"
+    return page
 
 
 def test_the_page_of_models_is_what_the_table_says() -> None:
-    written = runpy.run_path(str(WRITER))
-    page = written["page"]()
+    page = written("models")
     assert all(f"| `{kind}` | {row.families} |" in page for kind, row in ARCHITECTURES.items())
-    assert written["PAGE"].read_text(encoding="utf-8") == page, "run: python docs/reference/make_models.py"
+
+
+def test_the_page_of_formats_is_what_the_table_says() -> None:
+    page = written("formats")
+    for name, known in (FORMATS | PROMPT_FORMATS).items():
+        assert f"| [`{name}`](#{name}) | {known.title} |" in page
+        section = page.split(f"### {name}\n")[1].split("\n#")[0]
+        assert all(f"- `{key}`: {holds}" in section for key, holds in known.keys.items())
+        assert known.remarks in section

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kilter import divergence, objectives
-    from kilter.data.reading import read_pairs
+    from kilter.data.reading import read_demonstrations, read_pairs, read_prompts, read_records
     from kilter.errors import KilterError
     from kilter.measure.config import GenerateConfig, ScoreConfig
     from kilter.measure.generate import generate
@@ -51,7 +51,10 @@ __all__ = [
     "load_tokenizer",
     "objectives",
     "pack",
+    "read_demonstrations",
     "read_pairs",
+    "read_prompts",
+    "read_records",
     "score",
     "sft",
 ]
@@ -74,7 +77,10 @@ _MODULE_OF = {
     "load_scorer": "kilter.model.loading",
     "load_tokenizer": "kilter.model.loading",
     "pack": "kilter.tokens.packing",
+    "read_demonstrations": "kilter.data.reading",
     "read_pairs": "kilter.data.reading",
+    "read_prompts": "kilter.data.reading",
+    "read_records": "kilter.data.reading",
     "score": "kilter.measure.score",
     "sft": "kilter.train.sft",
 }

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from kilter.errors import KilterError, StoppedError
@@ -21,14 +21,17 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # main says what became of the work
     help_formatter=PanelsBySubject(),
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),  # --data a.jsonl b.jsonl
 )
 
 
 for command, summary in {
     "align": "Align a model with preference pairs.",
     "sft": "Teach a model to say what the examples say; or begin one from scratch.",
+    "check": "Look at data before training: what it holds, what must be mended, what a run would take.",
     "score": "Score preference pairs under a model, and against a reference.",
     "generate": "Let a model answer prompts, alone or beside another.",
+    "convert": "Write files of any format as canonical JSON lines.",
     "demo": "Train and align a small model in a world where the best possible result is known exactly.",
 }.items():
     app.command(f"kilter.commands:{command}", help=summary)
@@ -37,7 +40,8 @@ for command, summary in {
 def main() -> None:
     """The `kilter` command. What a user can mend is told in a sentence; anything else keeps its traceback."""
     try:
-        app(sys.argv[1:], exit_on_error=False, print_error=False)
+        # A hyphen by itself is no flag: it is standard input.
+        app(["/dev/stdin" if token == "-" else token for token in sys.argv[1:]], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         fail(in_a_line(error))
     except StoppedError as stopped:

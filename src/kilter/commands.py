@@ -8,9 +8,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from kilter.data.config import ConvertConfig
 from kilter.demo.config import DemoConfig
 from kilter.errors import ConfigError
-from kilter.measure.config import GenerateConfig, ScoreConfig
+from kilter.measure.config import CheckConfig, GenerateConfig, ScoreConfig
 from kilter.train.config import AlignConfig, SftConfig
 
 PrintConfig = Annotated[
@@ -44,6 +45,18 @@ def sft(*, config: Annotated[SftConfig, Parameter(name="*")], print_config: Prin
     sft(config)
 
 
+def check(
+    *data: Annotated[str, Parameter(help="Files to look at: pairs, labelled or ranked answers, demonstrations.")],
+    config: Annotated[CheckConfig | None, Parameter(name="*", consume_multiple=True)] = None,
+) -> None:
+    """Look at data before training: what it holds, what must be mended, what a run would take."""
+    from kilter.measure.check import check
+
+    config = config or CheckConfig()
+    if check(config.model_copy(update={"data": data + config.data})).to_mend:
+        sys.exit(1)
+
+
 def score(*, config: Annotated[ScoreConfig, Parameter(name="*")]) -> None:
     """Score preference pairs under a model, and against a reference."""
     from kilter.train.machine import settle
@@ -65,6 +78,23 @@ def generate(*, config: Annotated[GenerateConfig, Parameter(name="*")]) -> None:
 
     if not generate(config).complete:
         sys.exit(130)
+
+
+def convert(
+    *paths: Annotated[
+        str,
+        Parameter(help="Files to read, and last the file to write: .jsonl, .jsonl.gz or .jsonl.zst, or - to print."),
+    ],
+    config: Annotated[ConvertConfig | None, Parameter(name="*")] = None,
+) -> None:
+    """Write files of any format as canonical JSON lines."""
+    _not_by_many("convert")
+    if len(paths) < 2:
+        raise ConfigError("kilter convert takes files to read and, last, the file to write: kilter convert IN... OUT")
+    from kilter.data.convert import convert
+
+    *sources, out = paths
+    convert(sources, out, config)
 
 
 def demo(*, config: Annotated[DemoConfig | None, Parameter(name="*")] = None) -> None:

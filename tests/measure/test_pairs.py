@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kilter.data.records import Origin
-from kilter.measure.pairs import AnswerScores, ScoredPairs, score_pairs, summary
+from kilter.measure.answers import AnswerScores
+from kilter.measure.pairs import ScoredPairs, score_pairs, summary
 from kilter.model.scorer import Scorer
 from kilter.tokens.encoding import EncodedPair
 from kilter.tokens.sequence import TokenSequence
@@ -92,14 +93,14 @@ def test_scores_and_token_kl_equal_those_of_the_models_own_forward(node_budget: 
     own, other = (in_plain_float64(model) for model in models)
     scored = score_pairs(policy, PAIRS, reference=reference, exact_kl=True, node_budget=node_budget)
     for answer, sequences in ((scored.chosen, CHOSEN), (scored.rejected, REJECTED)):
-        assert answer.reference_log_prob_P is not None
+        assert answer.reference_log_prob_A is not None
         with torch.no_grad():
-            np.testing.assert_allclose(answer.log_prob_P, completion_scores(own, sequences), atol=1e-10)
-            np.testing.assert_allclose(answer.reference_log_prob_P, completion_scores(other, sequences), atol=1e-10)
-            np.testing.assert_allclose(answer.kl_policy_reference_P, token_kl_sums(own, other, sequences), atol=1e-10)
-            np.testing.assert_allclose(answer.kl_reference_policy_P, token_kl_sums(other, own, sequences), atol=1e-10)
-    assert scored.chosen.tokens_P.tolist() == [2, 3, 4, 2, 3, 4]
-    assert scored.rejected.tokens_P.tolist() == [4] * 6
+            np.testing.assert_allclose(answer.log_prob_A, completion_scores(own, sequences), atol=1e-10)
+            np.testing.assert_allclose(answer.reference_log_prob_A, completion_scores(other, sequences), atol=1e-10)
+            np.testing.assert_allclose(answer.kl_policy_reference_A, token_kl_sums(own, other, sequences), atol=1e-10)
+            np.testing.assert_allclose(answer.kl_reference_policy_A, token_kl_sums(other, own, sequences), atol=1e-10)
+    assert scored.chosen.tokens_A.tolist() == [2, 3, 4, 2, 3, 4]
+    assert scored.rejected.tokens_A.tolist() == [4] * 6
 
 
 def test_a_policy_that_is_its_reference_has_moved_by_nothing(tiny_model: MakeModel) -> None:
@@ -114,8 +115,8 @@ def test_a_policy_that_is_its_reference_has_moved_by_nothing(tiny_model: MakeMod
 def test_what_was_not_asked_for_is_absent(reference: bool, tiny_model: MakeModel) -> None:
     scorer = Scorer(tiny_model("llama"))
     answer = score_pairs(scorer, PAIRS, reference=scorer if reference else None).chosen
-    assert (answer.reference_log_prob_P is not None) == reference
-    assert answer.kl_policy_reference_P is answer.kl_reference_policy_P is None
+    assert (answer.reference_log_prob_A is not None) == reference
+    assert answer.kl_policy_reference_A is answer.kl_reference_policy_A is None
 
 
 @pytest.mark.parametrize("node_budget", [10, 30, 4096])

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from kilter.measure.statistics import NORMAL_975, paired_difference, wilson
+from kilter.measure.statistics import NORMAL_975, Sides, auc, auc_difference, paired_difference, placements, wilson
 
 
 # Newcombe 1998, Statistics in Medicine 17, table I, method 3 (score interval without continuity correction).
@@ -68,3 +68,68 @@ def test_one_item_has_a_difference_and_no_interval() -> None:
     assert math.isnan(interval.low)
     assert math.isnan(interval.high)
     assert all(map(math.isnan, paired_difference(np.array([]), np.array([]))))
+
+
+def test_auc_is_that_worked_out_by_hand() -> None:
+    """Of 3 x 2 couples three are right, two tie (1 = 1, 2 = 2), and one is wrong (1 < 2)."""
+    good, bad = np.array([3.0, 1.0, 2.0]), np.array([1.0, 2.0])
+    placed = placements(Sides(good, bad))
+    assert placed.good.tolist() == [1, 0.25, 0.75]
+    assert placed.bad.tolist() == pytest.approx([2.5 / 3, 1.5 / 3])
+    assert auc(good, bad).value == pytest.approx(4 / 6)
+    error = math.sqrt(np.var([1, 0.25, 0.75], ddof=1) / 3 + np.var([2.5 / 3, 1.5 / 3], ddof=1) / 2)
+    assert auc(good, bad).low == pytest.approx(4 / 6 - 1.959964 * error, abs=1e-6)
+    assert auc(good, bad).high == 1  # it would go beyond
+
+
+def test_auc_counts_every_couple_of_a_good_and_a_bad_item() -> None:
+    draw = np.random.default_rng(0)
+    good, bad = draw.integers(0, 9, 40) + 2.0, draw.integers(0, 9, 25) + 0.0
+    couples = np.sign(good[:, None] - bad[None, :]) / 2 + 0.5
+    assert auc(good, bad).value == pytest.approx(couples.mean(), abs=1e-14)
+    assert auc(bad, good).value == pytest.approx(1 - couples.mean(), abs=1e-14)
+    assert placements(Sides(good, bad)).bad == pytest.approx(couples.mean(axis=0), abs=1e-14)
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0.0, 0.5), (1.0, 0.7602499)])
+def test_the_interval_of_the_auc_holds_the_true_value_as_often_as_it_says(shift: float, expected: float) -> None:
+    """Normal numbers: the chance is Phi(shift / sqrt 2)."""
+    assert expected == pytest.approx(NormalDist().cdf(shift / math.sqrt(2)), abs=1e-6)
+    draw = np.random.default_rng(1)
+    intervals = [auc(draw.normal(shift, 1, 60), draw.normal(0, 1, 40)) for _ in range(1000)]
+    held = sum(low <= expected <= high for _, low, high in intervals)
+    assert 0.92 < held / 1000 < 0.97
+    assert np.mean([value for value, *_ in intervals]) == pytest.approx(expected, abs=0.005)
+
+
+def test_the_difference_of_two_aucs_allows_for_their_being_of_the_same_items() -> None:
+    """Numbers that move together: the interval is far narrower than that of either, and holds the truth as it says."""
+    draw = np.random.default_rng(2)
+    held, widths = 0, []
+    for _ in range(500):
+        good, bad = draw.normal(0.5, 1, 60), draw.normal(0, 1, 60)
+        before = Sides(good, bad)
+        after = Sides(good + 0.5 + draw.normal(0, 0.3, 60), bad + draw.normal(0, 0.3, 60))
+        truth = NormalDist().cdf(1 / math.sqrt(2 + 2 * 0.09)) - NormalDist().cdf(0.5 / math.sqrt(2))
+        value, low, high = auc_difference(after, before)
+        assert value == pytest.approx(auc(*after).value - auc(*before).value, abs=1e-12)
+        held += low <= truth <= high
+        widths.append((high - low) / (auc(*after).high - auc(*after).low))
+    assert 0.92 < held / 500 < 0.98
+    assert np.mean(widths) < 0.6
+
+
+def test_where_all_tie_or_all_is_apart_the_interval_is_that_of_as_many_couples_as_there_are() -> None:
+    assert auc(np.zeros(8), np.zeros(5)) == wilson(2.5, 5)
+    assert auc(np.ones(8), np.zeros(5)) == wilson(5, 5)
+    assert auc(np.zeros(8), np.ones(5)) == wilson(0, 5)
+
+
+def test_an_auc_needs_both_sides_and_its_interval_two_of_each() -> None:
+    for sides in (Sides(np.ones(3), np.ones(0)), Sides(np.ones(0), np.ones(3))):
+        assert all(map(math.isnan, auc(*sides)))
+        assert all(map(math.isnan, auc_difference(sides, sides)))
+    value, low, high = auc(np.array([1.0]), np.array([0.0, 2.0]))
+    assert value == 0.5
+    assert math.isnan(low)
+    assert math.isnan(high)

@@ -69,5 +69,18 @@ def test_gradients_are_the_closed_form(beta: float) -> None:
     assert undesirable.tolist() == pytest.approx([0.5 * slope(5), 0.5 * slope(0)], abs=1e-15)
 
 
+@pytest.mark.parametrize(("desirable", "undesirable"), [([2.0, -1.0], []), ([], [2.0, -1.0])])
+def test_answers_of_one_kind_alone_have_the_loss_and_gradient_of_those_among_others(
+    desirable: list[float], undesirable: list[float]
+) -> None:
+    alone = labelled(desirable, undesirable, [1.0, 3.0], requires_grad=True)
+    losses = kto(alone, beta=0.5, desirable_weight=3.0, undesirable_weight=0.25)
+    sign, weight = (1, 3.0) if desirable else (-1, 0.25)
+    assert losses.tolist() == pytest.approx([weight * sigmoid(-sign * 0.5 * (x - 2)) for x in (2, -1)], abs=1e-15)
+    slopes = torch.autograd.grad(losses.mean(), alone.desirable_A if desirable else alone.undesirable_A)[0]
+    closed = [-sign * weight * 0.5 * sigmoid(0.5 * (x - 2)) * sigmoid(-0.5 * (x - 2)) / 2 for x in (2, -1)]
+    assert slopes.tolist() == pytest.approx(closed, abs=1e-15)
+
+
 def test_sft_is_minus_the_log_prob() -> None:
     assert sft(torch.tensor([-2.5, -0.25])).tolist() == [2.5, 0.25]

@@ -26,6 +26,16 @@ def test_where_policy_and_reference_agree_the_mean_loss_is_as_declared(name: str
     assert float(row.loss(scores, **options).mean()) == pytest.approx(row.at_zero(**options), abs=1e-14)
 
 
+@pytest.mark.parametrize(("good", "bad"), [(3, 1), (4, 0), (0, 2)])
+def test_the_declared_value_allows_for_how_many_answers_are_desirable(good: int, bad: int) -> None:
+    zeros = torch.zeros(good + bad, dtype=torch.float64)
+    options = {"beta": 0.7, "desirable_weight": 1.5, "undesirable_weight": 0.4}
+    row = OBJECTIVES["kto"]
+    loss = row.loss(LabelledScores(zeros[:good], zeros[good:], zeros), **options).mean()
+    assert row.at_zero is not None
+    assert float(loss) == pytest.approx(row.at_zero(**options, desirable=good / (good + bad)), abs=1e-14)
+
+
 def test_declared_values_at_zero_are_those_of_the_papers() -> None:
     at_zero = {name: OBJECTIVES[name].at_zero(**OBJECTIVES[name].options) for name in WITH_REFERENCE}  # type: ignore[misc]
     assert at_zero == pytest.approx({"dpo": math.log(2), "ipo": 25, "ipo_mean": 25, "hinge": 1, "kto": 0.5})

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from kilter.data.records import Content, Demonstration, Message, Origin, Pair, Prompt
+from kilter.data.records import Content, Demonstration, Labelled, Message, Origin, Pair, Prompt
 from kilter.errors import ConfigError, DataError, ModelError
 from kilter.tokens.encoding import Encoder, EncodingReport, Limits
 from kilter.tokens.sequence import TokenSequence
@@ -154,6 +154,94 @@ def test_rendered_conversations_have_one_bos_and_end_at_one_eos(
     assert "".join(halves(tokenizer, sequence)) == whole.removesuffix("\n").removesuffix(EOS) + EOS
     assert np.count_nonzero(sequence.ids[sequence.first :] == tokenizer.eos_token_id) == 1
     assert np.count_nonzero(sequence.ids == tokenizer.bos_token_id) == (bos or template == WRITES_BOS)
+
+
+CJK = [
+    ("你是一位厨师。", "麻婆豆腐怎么做？", "先把豆腐切块，再炒豆瓣酱。"),
+    ("", "「東京タワー」は何メートルですか？", "333メートルです。"),
+    (
+        "You are brief. 简短。",
+        "Python の list 和 tuple 有什么区别?",
+        "list 可变、tuple は不変 (immutable)。\n𠮷野家も👍🏽",
+    ),
+]
+
+
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize(("system", "question", "answer"), CJK)
+def test_chinese_and_japanese_keep_an_exact_boundary(system: str, question: str, answer: str, bos: bool) -> None:
+    """Also where a character is of several byte tokens, and where scripts meet."""
+    tokenizer = byte_level(CHATML, bos=bos)
+    turns = (*([Message("system", system)] if system else []), *conversation(question, answer, question))
+    sequence = encode(tokenizer, turns, (Message("assistant", answer),))
+    prompt = "".join(f"{START}{turn.role}\n{turn.content}{EOS}\n" for turn in turns) + f"{START}assistant\n"
+    assert halves(tokenizer, sequence) == (BOS * bos + prompt, answer + EOS)
+    text = encode(byte_level(bos=bos), question, answer)
+    assert halves(byte_level(bos=bos), text) == (BOS * bos + question, answer + EOS)
+
+
+@pytest.mark.parametrize(("system", "question", "answer"), CJK)
+def test_answers_of_several_turns_in_chinese_and_japanese_are_scored_and_nothing_else(
+    system: str, question: str, answer: str
+) -> None:
+    tokenizer = byte_level(CHATML)
+    sequence = encode(tokenizer, (), conversation(question, answer, answer, question))
+    assert sequence.weights is not None
+    completion = sequence.ids[sequence.first :]
+    assert read(tokenizer, completion[sequence.weights == 1]) == f"{answer}{EOS}{question}{EOS}"
+
+
+TOOLS = '[{"function":{"name":"天気","parameters":{}},"type":"function"}]'
+WITH_TOOLS = (
+    "{% if tools %}<|start|>system\n{{ tools | tojson }}<|eos|>\n{% endif %}"
+    "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}<|eos|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+
+
+def test_every_kind_of_row_takes_its_tools_and_calls_to_the_template() -> None:
+    call = Message(
+        "assistant", "", '{"tool_calls":[{"function":{"arguments":{"市":"東京"},"name":"天気"},"type":"function"}]}'
+    )
+    asked, answer = conversation("東京?"), Message("assistant", "わからない")
+    tokenizer = byte_level(WITH_TOOLS)
+    encoder = Encoder(tokenizer)
+    prompt = (
+        f'{START}system\n[{{"function": {{"name": "天気", "parameters": {{}}}}, "type": "function"}}]{EOS}\n'
+        f"{START}user\n東京?{EOS}\n{START}assistant\n"
+    )
+    called = '{"arguments": {"市": "東京"}, "name": "天気"}' + EOS
+    pair = encoder.encode_pairs([Pair(asked, (call,), (answer,), HERE, tools=TOOLS)]).rows[0]
+    labelled = encoder.encode_labelled([Labelled(asked, (call,), False, HERE, TOOLS)]).rows[0]
+    shown = encoder.encode_demonstrations([Demonstration(asked, (call,), HERE, TOOLS)])
+    for sequence in (pair.chosen, labelled.sequence, shown.rows[0].sequence):
+        assert halves(tokenizer, sequence) == (prompt, called)
+    assert halves(tokenizer, pair.rejected) == (prompt, "わからない" + EOS)
+    assert read(tokenizer, encoder.encode_prompts([Prompt(asked, HERE, TOOLS)]).rows[0].ids) == prompt
+    assert shown.report.empty_answers == 0
+
+
+def test_labelled_answers_keep_their_labels_where_rows_are_left_out() -> None:
+    rows = [Labelled("the cat", text, good, Origin("a", i)) for i, (text, good) in enumerate(
+        [("sat", True), ("sat " * 9, True), ("mat", False), ("on", True)]
+    )]  # fmt: skip
+    encoded = Encoder(byte_level(), limits=Limits(max_length=8, on_overflow="drop")).encode_labelled(rows)
+    assert [(row.good, row.origin.line) for row in encoded.rows] == [(True, 0), (False, 2), (True, 3)]
+    assert encoded.report.overlong == 1
+
+
+def test_turns_are_dropped_from_the_start_of_a_prompt_and_its_tools_stay() -> None:
+    tokenizer = byte_level(WITH_TOOLS)
+    turns = conversation("the cat", "sat on", "the mat")
+    pair = Pair(turns, conversation("x", "sat")[1:], conversation("x", "mat")[1:], HERE, tools=TOOLS)
+    full = Encoder(tokenizer).encode_pairs([pair]).rows[0].chosen
+    limits = Limits(max_prompt=full.first - 1)
+    cut = Encoder(tokenizer, limits=limits).encode_pairs([pair]).rows[0].chosen
+    prompt = halves(tokenizer, cut)[0]
+    assert "天気" in prompt
+    assert "the mat" in prompt
+    assert "the cat" not in prompt
 
 
 def test_newline_that_chatml_writes_behind_eos_is_not_part_of_the_answer() -> None:

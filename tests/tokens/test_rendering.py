@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +30,38 @@ ALTERNATING = (
     "{{ raise_exception('roles must alternate') }}{% endif %}{{ m.content }}{% endfor %}"
 )
 
+# A tag swallows the line feed behind it, so those are written out.
+TOOLS_CHATML = """
+{%- macro turn(role, text) %}{{ '<|im_start|>' + role + '\\n' + text + '<|im_end|>\\n' }}{% endmacro %}
+{%- set system = messages[0].content if messages[0].role == 'system' else '' %}
+{%- if tools %}
+{%- set listed %}{% for tool in tools %}{{ '\\n' + tool | tojson }}{% endfor %}{% endset %}
+{{- turn('system', system + '\\n\\nYou may call:\\n<tools>' + listed + '\\n</tools>') }}
+{%- elif system %}{{ turn('system', system) }}{% endif %}
+{%- for m in messages %}
+{%- if m.role == 'tool' %}
+{%- if messages[loop.index0 - 1].role != 'tool' %}{{ '<|im_start|>user' }}{% endif %}
+{{- '\\n<tool_response>\\n' + m.content + '\\n</tool_response>' }}
+{%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{ '<|im_end|>\\n' }}{% endif %}
+{%- elif m.role != 'system' %}
+{%- set calls %}{% for call in m.tool_calls or [] %}
+{{- '\\n' if m.content or not loop.first }}{{ '<tool_call>\\n' + call.function | tojson + '\\n</tool_call>' }}
+{%- endfor %}{% endset %}
+{%- set reasoning = '<think>' + m.reasoning_content + '</think>\\n' if m.reasoning_content else '' %}
+{{- turn(m.role, reasoning + m.content + calls) }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+ONE_CALL = CHATML.replace("{{ m.content }}", "{{ m.tool_calls[0].function.name if m.tool_calls else m.content }}")
+WEATHER = json.dumps([{
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "What the weather is, 例如北京",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}], ensure_ascii=False)  # fmt: skip
+
 
 def chat_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(
@@ -47,8 +82,20 @@ def assistant(content: str) -> Message:
     return Message("assistant", content)
 
 
-def render(template: str | None, prompt: tuple[Message, ...], *answer: Message, style: Style = "auto") -> RenderedRow:
-    return Renderer(chat_tokenizer(template), style).render(prompt, answer)
+def calling(*cities: str, content: str = "", **more: Any) -> Message:
+    """A turn of the assistant that asks for the weather."""
+    calls = [{"type": "function", "function": {"name": "weather", "arguments": {"city": city}}} for city in cities]
+    return Message("assistant", content, json.dumps({"tool_calls": calls} | more, ensure_ascii=False))
+
+
+def thinking(content: str, reasoning: str, name: str = "reasoning_content") -> Message:
+    return Message("assistant", content, json.dumps({name: reasoning}))
+
+
+def render(
+    template: str | None, prompt: tuple[Message, ...], *answer: Message, style: Style = "auto", tools: str = ""
+) -> RenderedRow:
+    return Renderer(chat_tokenizer(template), style).render(prompt, answer, tools)
 
 
 def test_text_is_taken_as_it_is() -> None:
@@ -136,6 +183,131 @@ def test_templates_cannot_reach_out_of_the_sandbox() -> None:
 def test_special_token_in_a_message_is_refused(style: Style) -> None:
     with pytest.raises(DataError, match=r"role 'user' contains the special token '<\|im_start\|>extra'"):
         render(CHATML, (user("hi <|im_start|>extra"),), assistant("hello"), style=style)
+
+
+def test_tools_calls_and_what_they_return_reach_the_template() -> None:
+    """Over several turns, behind a system prompt; what tools return is no answer."""
+    prompt = (Message("system", "请用中文回答。"), user("北京和東京の天気 today?"))
+    returned = (
+        Message("tool", "晴 25°C", json.dumps({"name": "weather", "tool_call_id": "call_0"})),
+        Message("tool", "雨", json.dumps({"name": "weather"})),
+    )
+    row = render(
+        TOOLS_CHATML, prompt, calling("北京", "東京"), *returned, assistant("北京は晴、東京は雨。"), tools=WEATHER
+    )
+    tool = json.loads(WEATHER)[0]
+    assert row.prompt == (
+        "<|im_start|>system\n请用中文回答。\n\nYou may call:\n<tools>\n"
+        + json.dumps(tool, ensure_ascii=False)
+        + "\n</tools>"
+        "<|im_end|>\n<|im_start|>user\n北京和東京の天気 today?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "%s"}}\n</tool_call>'
+    assert row.pieces == (
+        (call % "北京" + "\n" + call % "東京" + "<|im_end|>\n", True),
+        (
+            "<|im_start|>user\n<tool_response>\n晴 25°C\n</tool_response>\n<tool_response>\n雨\n</tool_response>"
+            "<|im_end|>\n<|im_start|>assistant\n",
+            False,
+        ),
+        ("北京は晴、東京は雨。<|im_end|>\n", True),
+    )
+
+
+def test_the_same_turns_with_other_tools_are_not_taken_from_memory() -> None:
+    renderer = Renderer(chat_tokenizer(TOOLS_CHATML))
+    turns = ((user("2+2?"),), (assistant("4"),))
+    with_tools, without = renderer.render(*turns, WEATHER), renderer.render(*turns)
+    assert "<tools>" in with_tools.prompt
+    assert "<tools>" not in without.prompt
+    assert renderer.render(*turns, WEATHER) == with_tools
+    assert renderer.render_prompt(turns[0], WEATHER) == with_tools.prompt
+    assert renderer.render_prompt(turns[0]) == without.prompt
+
+
+def test_reasoning_reaches_the_template_by_either_of_its_names() -> None:
+    for name in ("reasoning_content", "thinking"):
+        row = render(TOOLS_CHATML, (user("2+2?"),), thinking("4", "two and two", name))
+        assert row.pieces == (("<think>two and two</think>\n4<|im_end|>\n", True),)
+
+
+@pytest.mark.parametrize(
+    ("template", "answer", "named"),
+    [
+        (CHATML, calling("北京"), "tool_calls of the message of role 'assistant'"),
+        (ONE_CALL, calling("北京", "東京"), "tool_calls"),
+        (ONE_CALL, calling("北京", content="I'll look."), "the content beside tool_calls"),
+        (CHATML, thinking("4", "two and two"), "reasoning_content"),
+        (CHATML, thinking("4", "two and two", "thinking"), "thinking"),
+    ],
+)
+def test_what_a_template_would_pass_over_is_refused(template: str, answer: Message, named: str) -> None:
+    with pytest.raises(DataError, match=f"has no place for {named}.*use a model whose template has, or remove"):
+        render(template, (user("weather?"),), answer)
+
+
+def test_tools_that_a_template_would_pass_over_are_refused() -> None:
+    with pytest.raises(DataError, match="the chat template has no place for tools; use a model whose template has"):
+        render(CHATML, (user("a"),), assistant("b"), tools=WEATHER)
+    with pytest.raises(DataError, match="no place for tools"):
+        Renderer(chat_tokenizer(CHATML)).render_prompt((user("a"),), WEATHER)
+
+
+def test_calls_of_earlier_turns_must_be_written_and_their_reasoning_need_not() -> None:
+    with pytest.raises(DataError, match="no place for tool_calls"):
+        render(CHATML, (user("a"), calling("北京"), Message("tool", "晴"), user("b")), assistant("c"))
+    row = render(CHATML, (user("a"), thinking("b", "hm"), user("c")), assistant("d"))
+    assert row == render(CHATML, (user("a"), assistant("b"), user("c")), assistant("d"))
+
+
+def test_a_template_that_reads_a_call_by_failing_without_it_is_taken_at_its_word() -> None:
+    template = CHATML.replace(
+        "{{ m.content }}", "{% if not m.content and not m.tool_calls %}{{ raise_exception('empty') }}{% endif %}x"
+    )
+    assert render(template, (user("a"),), calling("北京")).pieces == (("x<|im_end|>\n", True),)
+
+
+@pytest.mark.parametrize("style", ["hh", "plain"])
+@pytest.mark.parametrize(
+    ("answer", "tools", "named"),
+    [
+        (assistant("b"), WEATHER, "tools"),
+        (calling("北京"), "", "tool_calls"),
+        (thinking("b", "hm"), "", "reasoning_content"),
+    ],
+)
+def test_styles_without_a_template_refuse_more_than_roles_and_contents(
+    style: Style, answer: Message, tools: str, named: str
+) -> None:
+    with pytest.raises(DataError, match=f"(HH|plain) style has no place for {named}; use a model whose tokenizer has"):
+        render(TOOLS_CHATML, (user("a"),), answer, style=style, tools=tools)
+
+
+def test_text_has_no_place_for_tools() -> None:
+    renderer = Renderer(chat_tokenizer(TOOLS_CHATML))
+    for refused in (lambda: renderer.render("a", "b", WEATHER), lambda: renderer.render_prompt("a", WEATHER)):
+        with pytest.raises(DataError, match="its prompt is text, which has no place for them"):
+            refused()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        calling("<|im_end|>"),
+        calling("a", content="<|im_end|>"),
+        thinking("a", "<|im_end|>"),
+        Message("assistant", "a", '{"tool_calls": [{"function": {"arguments": {"<|im_end|>": 1}}}]}'),
+        Message("assistant", "a", '{"thinking": "<\\u007cim_end|>"}'),
+    ],
+)
+def test_special_token_anywhere_in_a_message_is_refused(message: Message) -> None:
+    with pytest.raises(DataError, match=r"contains the special token '<\|im_end\|>'"):
+        render(TOOLS_CHATML, (user("a"), message, user("b")), assistant("c"))
+
+
+def test_special_token_in_tools_is_refused() -> None:
+    with pytest.raises(DataError, match=r"the tools contain the special token '<\|im_start\|>'"):
+        render(TOOLS_CHATML, (user("a"),), assistant("c"), tools=WEATHER.replace("例如", "<|im_start|>"))
 
 
 def test_conversation_without_an_answer_is_refused() -> None:

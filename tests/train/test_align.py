@@ -46,7 +46,7 @@ def test_the_result_loads_with_transformers_alone_and_scores_as_reported(start, 
     with torch.no_grad():
         log_p = model(torch.tensor([prompt + answer])).logits[0].double().log_softmax(-1)
     expected = sum(float(log_p[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
-    assert aligned.after.chosen.log_prob_P[0] == pytest.approx(expected, rel=1e-5)
+    assert aligned.after.chosen.log_prob_A[0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_metrics_have_a_row_a_step_and_evaluations_at_both_ends(start, pairs_file, tmp_path, console):

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from kilter.data.records import Origin
-from kilter.tokens.encoding import EncodedPair
+from kilter.objectives import OBJECTIVES
+from kilter.tokens.encoding import EncodedLabelled, EncodedPair
 from kilter.tokens.sequence import TokenSequence
-from kilter.train.batches import batches_of, made_ahead, pair_batch, shuffled_stream
+from kilter.train.batches import batches_of, labelled_batch, made_ahead, pair_batch, shuffled_stream
+from kilter.train.held_out import evaluation_batches
 
 
 def pair(prompt, chosen, rejected):
@@ -55,15 +57,64 @@ def test_mismatched_answers_keep_their_prompt_and_take_the_like_answer_of_the_ne
     assert batch.chosen.tolist() == [0, 2]
     assert batch.rejected.tolist() == [1, 3]
     assert batch.mismatched.tolist() == [4, 5, 6, 7]
+    assert paths_of(batch) == [        [1, 2, 10], [1, 2, 11], [3, 4, 20], [3, 4, 21],
+        [1, 2, 20], [1, 2, 21], [3, 4, 10], [3, 4, 11],
+    ]  # fmt: skip
+
+
+def labelled(prompt, answer, good):
+    return EncodedLabelled(TokenSequence(np.array(prompt + answer, np.int32), len(prompt)), good, Origin("made", 1))
+
+
+def paths_of(batch):
+    """The tokens of each completion, by its place."""
     paths = {}
     for micro in batch.scored:
         tree = micro.tree.tree
         for c, place in enumerate(micro.place_C.tolist()):
             paths[place] = tree.ids_T[tree.path(int(tree.last_C[c]))].tolist()
-    assert [paths[place] for place in range(8)] == [
-        [1, 2, 10], [1, 2, 11], [3, 4, 20], [3, 4, 21],
-        [1, 2, 20], [1, 2, 21], [3, 4, 10], [3, 4, 11],
+    return [paths[place] for place in range(batch.completions)]
+
+
+def test_labelled_answers_are_parted_by_label_and_mismatched_with_the_next_answer_to_another_prompt():
+    """The first two answer one prompt, so both take the third's answer, and the last, round the batch, the first's."""
+    rows = [
+        labelled([1, 2], [10], True),
+        labelled([1, 2], [11], False),
+        labelled([3, 4], [20], False),
+        labelled([5], [30], True),
+    ]
+    batch = labelled_batch(rows, node_budget=100)
+    assert batch.chosen.tolist() == [0, 3]
+    assert batch.rejected.tolist() == [1, 2]
+    assert batch.mismatched.tolist() == [4, 5, 6, 7]
+    assert paths_of(batch) == [
+        [1, 2, 10], [1, 2, 11], [3, 4, 20], [5, 30],
+        [1, 2, 20], [1, 2, 20], [3, 4, 30], [5, 10],
     ]  # fmt: skip
+    assert sum(len(micro.place_C) for micro in batch.trained) == 4
+    assert batch.denominator(OBJECTIVES["kto"]) == 4
+
+
+def test_pairs_on_one_prompt_are_mismatched_with_the_next_pair_on_another():
+    """As the pairs of one ranking lie in a file."""
+    pairs = [pair([1, 2], [10], [11]), pair([1, 2], [12], [13]), pair([3], [20], [21])]
+    assert paths_of(pair_batch(pairs, node_budget=100, mismatched=True))[6:] == [
+        [1, 2, 20], [1, 2, 21], [1, 2, 20], [1, 2, 21], [3, 10], [3, 11],
+    ]  # fmt: skip
+
+
+def test_a_batch_on_one_prompt_takes_the_next_answer_and_one_answer_alone_none():
+    rows = [labelled([1, 2], [answer], True) for answer in (10, 11, 12)]
+    assert paths_of(labelled_batch(rows, node_budget=100))[3:] == [[1, 2, 11], [1, 2, 12], [1, 2, 10]]
+    assert labelled_batch(rows[:1], node_budget=100).completions == 1
+
+
+def test_evaluation_leaves_no_example_by_itself():
+    assert evaluation_batches(17, 8) == [range(8), range(8, 17)]
+    assert evaluation_batches(16, 8) == [range(8), range(8, 16)]
+    assert evaluation_batches(3, 8) == [range(3)]
+    assert evaluation_batches(1, 8) == [range(1)]
 
 
 def test_padding_adds_nodes_and_changes_no_weight():

@@ -41,7 +41,7 @@ def test_an_aligned_model_loads_with_transformers_and_scores_as_reported(kind, b
     with torch.no_grad():
         log_p = model.eval()(torch.tensor([prompt + answer])).logits[0].double().log_softmax(-1)
     expected = sum(float(log_p[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
-    assert aligned.after.chosen.log_prob_P[0] == pytest.approx(expected, rel=1e-5)
+    assert aligned.after.chosen.log_prob_A[0] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from kilter.data.records import Origin
 from kilter.model.scorer import Scorer
 from kilter.objectives import OBJECTIVES, LabelledScores, PairScores
-from kilter.tokens.encoding import EncodedDemonstration, EncodedPair
+from kilter.tokens.encoding import EncodedDemonstration, EncodedLabelled, EncodedPair
 from kilter.tokens.sequence import TokenSequence
-from kilter.train.batches import Batch, demonstration_batch, pair_batch
+from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch
 from kilter.train.step import StepScores, accumulate_gradient, score_completions
 from model.plain import completion_scores, flat_gradient, in_float64, in_plain_float64, relative_difference
 
@@ -209,3 +209,92 @@ def test_one_pair_alone_has_a_loss_and_a_gradient(name: str, models: list[PreTra
     got, scores = gradient(*models, batch, name)
     assert np.isfinite(scores.loss)
     assert torch.isfinite(got).all()
+
+
+def labelled_rows() -> list[EncodedLabelled]:
+    """The answers of the pairs, the good ones first."""
+    good = [EncodedLabelled(pair.chosen, True, pair.origin) for pair in ROWS]
+    return good + [EncodedLabelled(pair.rejected, False, pair.origin) for pair in ROWS]
+
+
+LABELLED = labelled_rows()
+# Orders and shares of labels; only the first has the mismatched answers that the pairs have.
+LABELLED_BATCHES = {
+    "good first": LABELLED,
+    "in turn": [LABELLED[i // 2 + i % 2 * PAIRS] for i in range(2 * PAIRS)],
+    "few bad": LABELLED[:5] + LABELLED[9:11],
+    "all good": LABELLED[:PAIRS],
+    "all bad": LABELLED[PAIRS:],
+    "one row": LABELLED[:1],
+}
+
+
+def mismatched_of(rows: list[EncodedLabelled]) -> list[TokenSequence]:
+    """Each prompt with the first answer behind it, round the batch, that is to another prompt."""
+    sequences = []
+    for place, row in enumerate(rows):
+        prompt = row.sequence.ids[: row.sequence.first].tolist()
+        for other in rows[place + 1 :] + rows[:place]:
+            answered = other.sequence
+            if answered.ids[: answered.first].tolist() != prompt:
+                ids = np.array(prompt + answered.ids[answered.first :].tolist(), np.int32)
+                sequences.append(TokenSequence(ids, len(prompt), answered.weights))
+                break
+    return sequences
+
+
+@pytest.mark.parametrize("name", LABELLED_BATCHES)
+def test_labelled_answers_have_the_loss_and_gradient_of_kto_written_out(
+    name: str, sharp_models: list[PreTrainedModel]
+) -> None:
+    """In float64 (but for edge weights), every sequence scored alone, whatever the share of labels and the cut."""
+    rows, beta, weight = LABELLED_BATCHES[name], 0.3, {True: 1.5, False: 0.4}
+    plain, plain_reference = (in_plain_float64(copy.deepcopy(model)) for model in sharp_models)
+
+    def log_ratio(sequences: list[TokenSequence]) -> Tensor:
+        with torch.no_grad():
+            reference_C = completion_scores(plain_reference, sequences)
+        return completion_scores(plain, sequences) - reference_C
+
+    mismatched = mismatched_of(rows)
+    point = max(0.0, float(log_ratio(mismatched).mean().detach())) if mismatched else 0.0
+    losses = [
+        weight[row.good] * (1 - torch.sigmoid((1 if row.good else -1) * beta * (ratio - point)))
+        for row, ratio in zip(rows, log_ratio([row.sequence for row in rows]), strict=True)
+    ]
+    wanted_loss = torch.stack(losses).mean()
+    wanted_loss.backward()
+    wanted = flat_gradient(plain)
+    options = {"beta": beta, "desirable_weight": weight[True], "undesirable_weight": weight[False]}
+    policy, reference = map(in_float64, sharp_models)
+    cuts = set()
+    for node_budget in (WHOLE, 40, SPLITTING):
+        batch = labelled_batch(rows, node_budget=node_budget)
+        cuts.add(len(batch.trained))
+        scores = accumulate_gradient(Scorer(policy), Scorer(reference).frozen(), batch, OBJECTIVES["kto"], options)
+        assert scores.loss == pytest.approx(wanted_loss.item(), rel=1e-12)
+        assert relative_difference(flat_gradient(policy), wanted) <= 1e-12
+        policy.zero_grad()
+    assert len(cuts) > 1 or name == "one row"
+
+
+def test_the_answers_of_pairs_have_the_loss_and_gradient_of_the_pairs(sharp_models: list[PreTrainedModel]) -> None:
+    """With the good ones first each prompt meets the next prompt's like answer, as within pairs; only the last ones
+    meet each other's: the same answers, and so the same reference point."""
+    policy, reference = map(in_float64, sharp_models)
+    wanted, pairs = gradient(policy, reference, batch_of("kto", WHOLE), "kto")
+    policy.zero_grad()
+    got, rows = gradient(policy, reference, labelled_batch(LABELLED, node_budget=WHOLE), "kto")
+    assert rows.loss == pytest.approx(pairs.loss, rel=1e-12)
+    assert relative_difference(got, wanted) <= 1e-12
+
+
+@pytest.mark.parametrize("name", LABELLED_BATCHES)
+def test_a_policy_that_is_its_reference_has_the_loss_declared_for_the_labels_of_the_batch(
+    name: str, models: list[PreTrainedModel]
+) -> None:
+    row, options = OBJECTIVES["kto"], {"beta": 0.1, "desirable_weight": 3.0, "undesirable_weight": 0.5}
+    batch = labelled_batch(LABELLED_BATCHES[name], node_budget=40)
+    policy, reference = Scorer(models[0]), Scorer(copy.deepcopy(models[0])).frozen()
+    scores = accumulate_gradient(policy, reference, batch, row, options)
+    assert scores.loss == pytest.approx(batch.loss_at_zero(row, options), rel=1e-6)

@@ -21,16 +21,17 @@ from kilter.model.workers import ALONE, Workers, leave, load_state, open_workers
 from kilter.objectives import OBJECTIVES
 from kilter.tokens.encoding import EncodedDemonstration
 from kilter.train.align import align
-from kilter.train.batches import Batch, demonstration_batch, pair_batch
+from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch
 from kilter.train.config import AlignConfig, SftConfig
 from kilter.train.optimizer import Updater
 from kilter.train.sft import sft
 from kilter.train.step import accumulate_gradient
 from model.plain import in_float64
 from train.runs import SHAPE, quiet
-from train.test_step import ROWS
+from train.test_step import LABELLED_BATCHES, ROWS
 
 OBJECTIVES_TRIED = ("dpo", "kto", "ipo_mean", "sft")
+ON_LABELLED = "kto on labelled"
 # How many rows, and the node budget: one micro-batch each; several, not as many on each; units split; none for one.
 CUTS = {"whole": (8, 10_000), "several": (8, 25), "split": (8, 14), "one row": (1, 10_000)}
 RUNS: dict[str, dict[str, Any]] = {
@@ -47,6 +48,9 @@ FRESH: dict[str, Any] = {"from_scratch": SHAPE, "max_steps": 6, "holdout": 8, "b
 
 
 def batch_of(name: str, rows: int, node_budget: int, workers: Workers = ALONE) -> Batch:
+    if name == ON_LABELLED:
+        answers = LABELLED_BATCHES["in turn"][: 2 * rows - 1]
+        return labelled_batch(answers, node_budget=node_budget, workers=workers)
     chosen = ROWS[:rows]
     if OBJECTIVES[name].takes == "answers":
         examples = [EncodedDemonstration(pair.chosen, pair.origin) for pair in chosen]
@@ -56,7 +60,8 @@ def batch_of(name: str, rows: int, node_budget: int, workers: Workers = ALONE) -
 
 
 def cases() -> list[tuple[str, str]]:
-    return [(name, cut) for name in OBJECTIVES_TRIED for cut in CUTS if name != "kto" or cut != "one row"]
+    pairs = [(name, cut) for name in OBJECTIVES_TRIED for cut in CUTS if name != "kto" or cut != "one row"]
+    return pairs + [(ON_LABELLED, cut) for cut in CUTS]
 
 
 def scorers(directory: Path) -> list[Scorer]:
@@ -66,7 +71,7 @@ def scorers(directory: Path) -> list[Scorer]:
 
 def gradient_of(policy: Scorer, reference: Scorer, name: str, batch: Batch) -> tuple[dict[str, torch.Tensor], float]:
     """The whole gradient by name of parameter, on the first worker, and the loss."""
-    row = OBJECTIVES[name]
+    row = OBJECTIVES[name.split()[0]]
     scores = accumulate_gradient(policy, reference if row.needs_reference else None, batch, row, row.options)
     named = [(name, p.grad) for name, p in policy.named_parameters()]
     gradient = {name: batch.workers.whole(grad) for name, grad in named if grad is not None}

@@ -18,7 +18,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 def to_toml(values: Mapping[str, object]) -> str:
     """Return `values` as a TOML document, one line a key.
 
-    A value is a string, a number, a truth value or a list of these. TOML has no null: a key whose value is
+    A value is a string, a number, a truth value, or a list or a table of these. TOML has no null: a key whose value is
     None is left out, so that a reader takes its own default.
     """
     lines = (f"{_key(key)} = {_value(value)}\n" for key, value in values.items() if value is not None)
@@ -59,6 +59,8 @@ def _value(value: object) -> str:
         case str():
             # JSON's strings are TOML's, except that TOML has no surrogate pairs and wants DEL escaped.
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case dict():
+            return f"{{ {', '.join(f'{_key(key)} = {_value(held)}' for key, held in value.items())} }}"
         case list() | tuple():
             return f"[{', '.join(map(_value, value))}]"
     raise TypeError(f"no TOML for {value!r}")

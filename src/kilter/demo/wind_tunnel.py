@@ -25,6 +25,7 @@ from kilter.data.staging import staged_file
 from kilter.demo.config import DemoConfig
 from kilter.demo.frontier import answer_kl, expected_reward, optimum_at_kl, over_prompts, with_off_grammar
 from kilter.demo.world import World, restaurant
+from kilter.measure.pairs import ScoredPairs
 from kilter.measure.statistics import Interval
 from kilter.model.loading import load_model, load_scorer, load_tokenizer
 from kilter.model.prepared import PreparedTree
@@ -112,7 +113,7 @@ def demo(config: DemoConfig, console: Console | None = None) -> Flight:
     )
     console.rule("4. the result against the exact optimum", align="left")
     before, after = (enumerate_answers(load_scorer(str(model)), world, start) for model in (start, aligned.model))
-    assert aligned.after is not None
+    assert isinstance(aligned.after, ScoredPairs)
     flight = measure(world, before, after, aligned.after.accuracy, world.ceiling(labelled[-config.held_out :]))
     console.print(as_table(flight))
     show_sentences(console, world, before, after, config.seed)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
+
+from kilter.data.config import ACCEPTED, ReadingConfig, Sources
 
 
-class ScoreConfig(BaseModel):
+class ScoreConfig(ReadingConfig):
     """Score preference pairs under a model, and against a reference."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     model: str = Field(description="Directory or hub name of the model.")
-    data: Path = Field(description="File of preference pairs: JSONL or JSON, also .gz.")
+    data: Sources = Field(description=f"Files of preference pairs: {ACCEPTED}")
     reference: str | None = Field(None, description="Model to compare with: adds log-ratios, margins and token KL.")
     out: Path | None = Field(None, description="Write one row a pair there: .parquet, .csv or .jsonl.")
     last: int | None = Field(None, ge=1, description="Score only the last so many rows.")
     beta: float = Field(0.1, gt=0, description="Margins are beta times the gap of log-ratios.")
-    skip_bad: bool = Field(False, description="Leave out unusable rows, with a count, instead of refusing the file.")
     style: Literal["auto", "template", "hh", "plain"] = Field(
         "auto", description="How conversations are rendered; auto: the tokenizer's chat template, else HH style."
     )
@@ -32,15 +31,13 @@ class ScoreConfig(BaseModel):
     strict: bool = Field(False, description="Stop if the model fails its proof, instead of taking the slow path.")
 
 
-class GenerateConfig(BaseModel):
+class GenerateConfig(ReadingConfig):
     """Let a model answer prompts, alone or beside another."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     model: str = Field(description="Directory or hub name of the model.")
-    prompts: Path = Field(
-        description="What to answer: .txt, a question a line, or JSONL or JSON rows with a prompt or messages, "
-        "or any file of pairs; also .gz."
+    prompts: Sources = Field(
+        description="What to answer: .txt, a question a line, or rows with a prompt or messages, or any rows to learn "
+        f"from: {ACCEPTED}"
     )
     against: str | None = Field(None, description="Another model to answer beside it: adds KL of the answers.")
     out: Path | None = Field(None, description="Write one row an answer there as they are made: .jsonl.")
@@ -52,7 +49,6 @@ class GenerateConfig(BaseModel):
     top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens with this much probability.")
     top_k: int = Field(0, ge=0, description="Draw from this many of the likeliest tokens; 0: from all.")
     seed: int = Field(0, description="The same seed draws the same answers.")
-    skip_bad: bool = Field(False, description="Leave out unusable rows, with a count, instead of refusing the file.")
     style: Literal["auto", "template", "hh", "plain"] = Field(
         "auto", description="How conversations are rendered; auto: the tokenizer's chat template, else HH style."
     )
@@ -61,3 +57,37 @@ class GenerateConfig(BaseModel):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products.")
     device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
     strict: bool = Field(False, description="Stop if the model fails its proof, instead of taking the slow path.")
+
+
+class CheckConfig(ReadingConfig):
+    """Look at data before training: what it holds, what must be mended, what a run would take."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+    data: Sources = Field((), validate_default=False, description="The same files, as a flag.")
+    model: str | None = Field(
+        None, description="Directory or hub name of the model to train: adds tokens, its template, memory and time."
+    )
+    eval_data: Sources = Field(
+        (), alias="eval", description="Files to evaluate on: rows and prompts that the data shares with them are told."
+    )
+    as_json: bool = Field(False, alias="json", description="Print the same facts as JSON.")
+    skip_bad: bool = Field(False, description="Unusable rows are to be left out of training: count them, and go on.")
+    style: Literal["auto", "template", "hh", "plain"] = Field(
+        "auto", description="How conversations are rendered; auto: the tokenizer's chat template, else HH style."
+    )
+    max_prompt: int | None = Field(None, ge=1, description="Cut the start of longer prompts, in tokens, by turns.")
+    max_length: int | None = Field(None, ge=2, description="Longest prompt with its answer, in tokens.")
+    on_overflow: Literal["refuse", "drop"] = Field("refuse", description="What to do with rows over --max-length.")
+    batch_size: int = Field(8, ge=1, description="Examples a step, for the estimate.")
+    node_budget: int = Field(2048, ge=2, description="Most tree nodes computed at once; bounds memory, not results.")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products.")
+    device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
+
+    @model_validator(mode="after")
+    def _needs_model(self) -> Self:
+        if self.model is None:
+            for name in ("max_prompt", "max_length"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} counts tokens; give model too")
+        return self

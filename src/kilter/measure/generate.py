@@ -93,7 +93,7 @@ def read_distinct_prompts(
     config: GenerateConfig, tokenizer: PreTrainedTokenizerFast, console: Console
 ) -> list[EncodedPrompt]:
     """The prompts of the file, each once, rendered as for training; prints what was read and what was left out."""
-    data = read_prompts(config.prompts, skip_bad=config.skip_bad)
+    data = read_prompts(config.prompts, **config.reading)
     console.print(data.describe(), highlight=False, soft_wrap=True, markup=False)
     given = data.rows if config.last is None else data.rows[-config.last :]
     encoder = Encoder(tokenizer, config.style, Limits(max_prompt=config.max_prompt), skip_bad=config.skip_bad)

@@ -32,7 +32,7 @@ def score(config: ScoreConfig, console: Console | None = None) -> ScoredPairs:
     device = pick_device(config.device)
     if config.out is not None:
         check_table_path(config.out)
-    data = read_pairs(config.data, skip_bad=config.skip_bad)
+    data = read_pairs(config.data, **config.reading)
     console.print(data.describe(), highlight=False, soft_wrap=True)
     rows = data.rows if config.last is None else data.rows[-config.last :]
 
@@ -73,16 +73,16 @@ def columns(pairs: Sequence[EncodedPair], scored: ScoredPairs, beta: float) -> d
         "line": [pair.origin.line for pair in pairs],
     }
     for name, answer in (("chosen", scored.chosen), ("rejected", scored.rejected)):
-        table[f"{name}_tokens"] = answer.tokens_P.astype(int).tolist()
-        table[f"{name}_log_prob"] = answer.log_prob_P.tolist()
+        table[f"{name}_tokens"] = answer.tokens_A.astype(int).tolist()
+        table[f"{name}_log_prob"] = answer.log_prob_A.tolist()
         for column, values in (
-            ("reference_log_prob", answer.reference_log_prob_P),
-            ("kl_policy_reference", answer.kl_policy_reference_P),
-            ("kl_reference_policy", answer.kl_reference_policy_P),
+            ("reference_log_prob", answer.reference_log_prob_A),
+            ("kl_policy_reference", answer.kl_policy_reference_A),
+            ("kl_reference_policy", answer.kl_reference_policy_A),
         ):
             if values is not None:
                 table[f"{name}_{column}"] = values.tolist()
-    if scored.chosen.reference_log_prob_P is not None:
+    if scored.chosen.reference_log_prob_A is not None:
         table["margin"] = (beta * scored.gap_P).tolist()
     table["correct"] = scored.correct_P.tolist()
     return table
@@ -90,13 +90,13 @@ def columns(pairs: Sequence[EncodedPair], scored: ScoredPairs, beta: float) -> d
 
 def first_pairs(pairs: Sequence[EncodedPair], scored: ScoredPairs, beta: float) -> Table:
     """The first few pairs, as a table to look at."""
-    compared = scored.chosen.reference_log_prob_P is not None
+    compared = scored.chosen.reference_log_prob_A is not None
     table = Table(title=f"first {min(SHOWN, len(pairs))} of {len(pairs):,} pairs", title_justify="left")
     for heading in ("row", "log-prob of chosen", "of rejected", "margin" if compared else "gap"):
         table.add_column(heading, justify="left" if heading == "row" else "right")
     margin = (beta if compared else 1.0) * scored.gap_P
     for i, pair in enumerate(pairs[:SHOWN]):
-        chosen, rejected = scored.chosen.log_prob_P[i], scored.rejected.log_prob_P[i]
+        chosen, rejected = scored.chosen.log_prob_A[i], scored.rejected.log_prob_A[i]
         table.add_row(str(pair.origin.line), f"{chosen:.2f}", f"{rejected:.2f}", f"{margin[i]:+.3f}")
     return table
 
@@ -106,7 +106,7 @@ def totals(scored: ScoredPairs) -> Table:
     table = Table(title=f"all {len(scored):,} pairs", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    compared = scored.chosen.reference_log_prob_P is not None
+    compared = scored.chosen.reference_log_prob_A is not None
     likelier = wilson(float(scored.likelier_P.sum()), len(scored))
     table.add_row("chosen is the likelier answer", f"{likelier.value:.3f} ({likelier.low:.3f}, {likelier.high:.3f})")
     if compared:
@@ -114,16 +114,16 @@ def totals(scored: ScoredPairs) -> Table:
         text = f"{accuracy.value:.3f} ({accuracy.low:.3f}, {accuracy.high:.3f})"
         table.add_row("accuracy: chosen has the higher log-ratio", text)
     for name, answer in (("chosen", scored.chosen), ("rejected", scored.rejected)):
-        per_token = answer.log_prob_P.sum() / answer.tokens_P.sum()
+        per_token = answer.log_prob_A.sum() / answer.tokens_A.sum()
         table.add_row(f"log-prob of {name}, nats per token", f"{per_token:.4f}")
         if compared:
-            table.add_row(f"log-ratio of {name}, nats per answer", f"{answer.log_ratio_P.mean():+.3f}")
+            table.add_row(f"log-ratio of {name}, nats per answer", f"{answer.log_ratio_A.mean():+.3f}")
         for words, sums in (
-            ("KL(policy, reference)", answer.kl_policy_reference_P),
-            ("KL(reference, policy)", answer.kl_reference_policy_P),
+            ("KL(policy, reference)", answer.kl_policy_reference_A),
+            ("KL(reference, policy)", answer.kl_reference_policy_A),
         ):
             if sums is not None:
                 table.add_row(
-                    f"token {words} along {name}, nats per token", f"{sums.sum() / answer.tokens_P.sum():.5f}"
+                    f"token {words} along {name}, nats per token", f"{sums.sum() / answer.tokens_A.sum():.5f}"
                 )
     return table

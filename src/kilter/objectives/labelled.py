@@ -19,7 +19,7 @@ def kto(
 
     The reference point is the mean log-ratio of mismatched answers, at least 0 (0 where there are none), through which
     no gradient flows:
-    the paper's biased but stable estimate of KL(policy, reference) (section 4.1).
+    the paper's biased but stable estimate of KL(policy, reference) (section 4.1). Answers of one kind may be missing.
     """
     mismatched_A = log_ratio.mismatched_A.detach()
     reference_point = mismatched_A.mean().clamp(min=0) if len(mismatched_A) else mismatched_A.new_zeros(())

@@ -26,7 +26,8 @@ class Objective:
     `takes`: what one call of the loss is given. `unit`: what its value for one item depends on; "batch" is for losses
     whose items depend on each other, which are scored without gradient first. The sum of the losses is divided by the
     global batch's `denominator`. `score`: whether log-ratios are sums over an answer's tokens or averages.
-    `at_zero(**options)`: the loss where policy and reference agree; None for losses without a reference.
+    `at_zero(**options)`: the loss where policy and reference agree; None for losses without a reference. Where the loss
+    takes labelled answers it is also told `desirable`, the share of them that are.
     """
 
     loss: Callable[..., Tensor]
@@ -92,7 +93,9 @@ OBJECTIVES: dict[str, Objective] = {
         takes="labelled",
         unit="batch",
         denominator="answers",
-        at_zero=lambda beta, desirable_weight, undesirable_weight: (desirable_weight + undesirable_weight) / 4,
+        at_zero=lambda beta, desirable_weight, undesirable_weight, desirable=0.5: (
+            (desirable * desirable_weight + (1 - desirable) * undesirable_weight) / 2
+        ),
         summary="answers judged one by one against the batch's reference point",
         paper="arXiv 2402.01306, eq. 8",
     ),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 import numpy as np
 from tokenizers import Tokenizer
 
-from kilter.data.records import Content, Demonstration, Origin, Pair, Prompt
+from kilter.data.records import Content, Demonstration, Labelled, Origin, Pair, Prompt
 from kilter.errors import ConfigError, DataError, ModelError
 from kilter.tokens.rendering import Piece, Renderer, Style, any_of, shorter_prompts, trailing_turns
 from kilter.tokens.sequence import Ids, TokenSequence, Weights
@@ -194,6 +194,14 @@ class EncodedPair(NamedTuple):
     origin: Origin
 
 
+class EncodedLabelled(NamedTuple):
+    """One answer, judged good or bad by itself."""
+
+    sequence: TokenSequence
+    good: bool
+    origin: Origin
+
+
 class EncodedDemonstration(NamedTuple):
     """What a model should learn to say."""
 
@@ -208,7 +216,7 @@ class EncodedPrompt(NamedTuple):
     origin: Origin
 
 
-EncodedRow = TypeVar("EncodedRow", EncodedPair, EncodedDemonstration, EncodedPrompt)
+EncodedRow = TypeVar("EncodedRow", EncodedPair, EncodedLabelled, EncodedDemonstration, EncodedPrompt)
 
 
 class Encoded(NamedTuple, Generic[EncodedRow]):
@@ -224,6 +232,8 @@ class _Row(NamedTuple):
     prompt: Content
     answers: tuple[Content, ...]
     origin: Origin
+    tools: str
+    good: bool = True  # what a labelled answer is
     full_text: str = ""  # the prompt's
     text: str = ""  # the prompt's, less the turns that did not fit
     pieces: tuple[tuple[Piece, ...], ...] = ()
@@ -232,9 +242,10 @@ class _Row(NamedTuple):
 
 
 class Encoder:
-    """Turns pairs and demonstrations into token ids with one tokenizer, style and set of limits.
+    """Turns records of every kind into token ids with one tokenizer, style and set of limits.
 
-    Rows that cannot be rendered are refused together in one DataError, or with `skip_bad` left out and counted.
+    Rows that cannot be rendered are refused together in one DataError, or with `skip_bad` left out, counted and told
+    to `on_refused`: "file:line: why".
     The text of a special token makes a conversation unusable; in a row of text, which may have been rendered
     beforehand, it is read as that token, and the row is counted.
     """
@@ -246,25 +257,32 @@ class Encoder:
         limits: Limits | None = None,
         *,
         skip_bad: bool = False,
+        on_refused: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._tokens = TextTokenizer(tokenizer)
         self._renderer = Renderer(tokenizer, style)
         self._limits = limits or Limits()
         self._skip_bad = skip_bad
+        self._on_refused = on_refused
 
     def encode_pairs(self, pairs: Iterable[Pair]) -> Encoded[EncodedPair]:
         """Chosen and rejected behind the same prompt ids; a pair is over-long if either sequence is."""
-        rows, report = self._encode([_Row(p.prompt, (p.chosen, p.rejected), p.origin) for p in pairs])
+        rows, report = self._encode([_Row(p.prompt, (p.chosen, p.rejected), p.origin, p.tools) for p in pairs])
         return Encoded([EncodedPair(row.sequences[0], row.sequences[1], row.origin) for row in rows], report)
+
+    def encode_labelled(self, labelled: Iterable[Labelled]) -> Encoded[EncodedLabelled]:
+        """One sequence a row, with its label."""
+        rows, report = self._encode([_Row(a.prompt, (a.completion,), a.origin, a.tools, a.good) for a in labelled])
+        return Encoded([EncodedLabelled(row.sequences[0], row.good, row.origin) for row in rows], report)
 
     def encode_demonstrations(self, demonstrations: Iterable[Demonstration]) -> Encoded[EncodedDemonstration]:
         """One sequence a row; what stands between the answers of a conversation has weight 0."""
-        rows, report = self._encode([_Row(d.prompt, (d.completion,), d.origin) for d in demonstrations])
+        rows, report = self._encode([_Row(d.prompt, (d.completion,), d.origin, d.tools) for d in demonstrations])
         return Encoded([EncodedDemonstration(row.sequences[0], row.origin) for row in rows], report)
 
     def encode_prompts(self, prompts: Iterable[Prompt]) -> Encoded[EncodedPrompt]:
         """The ids that stand before the answers to each prompt."""
-        rows, report = self._encode([_Row(p.prompt, (), p.origin) for p in prompts])
+        rows, report = self._encode([_Row(p.prompt, (), p.origin, p.tools) for p in prompts])
         return Encoded([EncodedPrompt(row.sequences[0].ids, row.origin) for row in rows], report)
 
     def _encode(self, given: Sequence[_Row]) -> tuple[list[_Row], EncodingReport]:
@@ -276,13 +294,15 @@ class Encoder:
             prompts |= self._tokens.starts(row.text for row in rows if row.text not in prompts)
         if bad and not self._skip_bad:
             raise DataError(_listing(f"{len(bad)} of {len(given)} rows cannot be used; mend or skip them", bad))
+        for line in bad:
+            self._on_refused(line)
         rows = self._tokenise(rows, prompts)
         kept = self._within_length(rows)
         return kept, self._report(kept, given=len(given), bad=len(bad), overlong=len(rows) - len(kept))
 
     def _render(self, row: _Row) -> _Row:
-        rendered = [self._renderer.render(row.prompt, answer) for answer in row.answers]
-        text = rendered[0].prompt if rendered else self._renderer.render_prompt(row.prompt)
+        rendered = [self._renderer.render(row.prompt, answer, row.tools) for answer in row.answers]
+        text = rendered[0].prompt if rendered else self._renderer.render_prompt(row.prompt, row.tools)
         if any(other.prompt != text for other in rendered):
             raise DataError("the answers begin with different turns; move what they share into the prompt")
         return row._replace(full_text=text, text=text, pieces=tuple(answer.pieces for answer in rendered))

@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +19,13 @@ from kilter.data.records import Origin
 from kilter.model.prepared import PreparedTree
 from kilter.model.workers import ALONE, Workers
 from kilter.objectives import LabelledScores, Objective, PairScores
-from kilter.tokens.encoding import EncodedDemonstration, EncodedPair
+from kilter.tokens.encoding import EncodedDemonstration, EncodedLabelled, EncodedPair
 from kilter.tokens.packing import Packing, deal, pack_dealt
 from kilter.tokens.sequence import TokenSequence
 from kilter.tokens.tree import Ints
 
 T = TypeVar("T")
+Examples = Literal["pairs", "labelled", "demonstrations"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +41,14 @@ class PreparedMicroBatch:
 class Batch:
     """A global batch, and this worker's share of it, packed.
 
-    `chosen` and `rejected` are places of completions, pair by pair; demonstrations are all `chosen`. `trained` holds
-    those completions; `scored` also the `mismatched` ones, which only a no-gradient pass looks at. `whole` says that
-    no unit was split between micro-batches. Only the micro-batches are this worker's own: all else, and the number
-    of micro-batches, is the same for all `workers`.
+    `chosen` and `rejected` are places of completions, pair by pair; of labelled answers the good and the bad ones, as
+    many as there are of each; demonstrations are all `chosen`. `trained` holds those completions; `scored` also the
+    `mismatched` ones, which only a no-gradient pass looks at. `whole` says that no unit was split between
+    micro-batches. Only the micro-batches are this worker's own: all else, and the number of micro-batches, is the
+    same for all `workers`.
     """
 
+    examples: Examples
     origins: tuple[Origin, ...]
     completions: int
     chosen: Tensor
@@ -63,6 +66,13 @@ class Batch:
         if objective.denominator == "tokens":
             return float(self.weight_C[self.chosen].sum())
         return float(len(self.chosen) + (len(self.rejected) if objective.denominator == "answers" else 0))
+
+    def loss_at_zero(self, objective: Objective, options: dict[str, float]) -> float:
+        """The mean loss that the objective declares for such a batch where policy and reference agree."""
+        assert objective.at_zero is not None
+        if objective.takes != "labelled":
+            return objective.at_zero(**options)
+        return objective.at_zero(**options, desirable=len(self.chosen) / (len(self.chosen) + len(self.rejected)))
 
     def loss_sum(
         self,
@@ -101,20 +111,46 @@ def pair_batch(
 ) -> Batch:
     """Pairs as a batch: places 2p and 2p + 1 are chosen and rejected of pair p.
 
-    `mismatched` adds, for each answer, its prompt with the like answer of the next pair.
+    `mismatched` adds, for each answer, its prompt with the like answer of the next pair on another prompt.
     """
     units = [(pair.chosen, pair.rejected) for pair in pairs]
     count = len(units)
-    extra: list[tuple[TokenSequence, TokenSequence]] = []
-    if mismatched and count > 1:
-        for here, after in zip(units, units[1:] + units[:1], strict=True):
-            extra.append((_answer_of(here[0], after[0]), _answer_of(here[1], after[1])))
     return _batch(
+        "pairs",
         tuple(pair.origin for pair in pairs),
         units,
-        extra,
+        _mismatched(units) if mismatched else [],
         chosen=np.arange(0, 2 * count, 2),
         rejected=np.arange(1, 2 * count, 2),
+        node_budget=node_budget,
+        device=device,
+        node_multiple=node_multiple,
+        workers=workers,
+    )
+
+
+def labelled_batch(
+    labelled: Sequence[EncodedLabelled],
+    *,
+    node_budget: int,
+    mismatched: bool = True,
+    device: torch.device | str = "cpu",
+    node_multiple: int = 1,
+    workers: Workers = ALONE,
+) -> Batch:
+    """Labelled answers as a batch, each a unit of its own: the good are `chosen`, the bad `rejected`.
+
+    `mismatched` adds, for each answer, its prompt with the answer of the next row on another prompt.
+    """
+    units = [(row.sequence,) for row in labelled]
+    good_C = np.array([row.good for row in labelled], dtype=bool)
+    return _batch(
+        "labelled",
+        tuple(row.origin for row in labelled),
+        units,
+        _mismatched(units) if mismatched else [],
+        chosen=np.flatnonzero(good_C),
+        rejected=np.flatnonzero(~good_C),
         node_budget=node_budget,
         device=device,
         node_multiple=node_multiple,
@@ -132,6 +168,7 @@ def demonstration_batch(
 ) -> Batch:
     """Demonstrations as a batch, each a unit of its own."""
     return _batch(
+        "demonstrations",
         tuple(d.origin for d in demonstrations),
         [(d.sequence,) for d in demonstrations],
         [],
@@ -144,12 +181,29 @@ def demonstration_batch(
     )
 
 
+def _mismatched(units: Sequence[Sequence[TokenSequence]]) -> list[tuple[TokenSequence, ...]]:
+    """For each unit its prompt with the answers of the next unit, round the batch, whose prompt is another.
+
+    The paper takes the next one as it is (arXiv 2402.01306, section 4.1), and so does a batch of a single prompt; but
+    where a file holds several answers to each prompt, the next would often be no mismatch. One unit alone has none.
+    """
+    count = len(units)
+    prompts = [unit[0].ids[: unit[0].first].tobytes() for unit in units]
+    extra = []
+    for place, here in enumerate(units if count > 1 else ()):
+        later = [i % count for i in range(place + 1, place + count)]
+        other = next((i for i in later if prompts[i] != prompts[place]), later[0])
+        extra.append(tuple(map(_answer_of, here, units[other])))
+    return extra
+
+
 def _answer_of(prompted: TokenSequence, answered: TokenSequence) -> TokenSequence:
     ids = np.concatenate([prompted.ids[: prompted.first], answered.ids[answered.first :]])
     return TokenSequence(ids, prompted.first, answered.weights)
 
 
 def _batch(
+    examples: Examples,
     origins: tuple[Origin, ...],
     units: Sequence[Sequence[TokenSequence]],
     extra: Sequence[Sequence[TokenSequence]],
@@ -189,6 +243,7 @@ def _batch(
         weight_C[micro.completion_C] = torch.from_numpy(micro.tree.weight_C)
     nodes = [len(micro.tree) for packing in packings for micro in packing.micro_batches]
     return Batch(
+        examples,
         origins,
         completions,
         chosen=torch.from_numpy(chosen).to(device),

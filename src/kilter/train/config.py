@@ -6,19 +6,18 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from kilter.data.config import ACCEPTED, ReadingConfig, Sources
 from kilter.data.run_directory import CONFIG
 from kilter.data.toml import read_settings, to_toml
 
 
-class RunConfig(BaseModel):
+class RunConfig(ReadingConfig):
     """Settings that every training method has.
 
     What is not given is looked for in the file `config`, then in what the run to `resume` was begun with.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     # What a run that is taken up again may be given anew: none of it alters what is trained, beyond rounding.
     # Files and models may move: they are known by their contents.
@@ -31,12 +30,11 @@ class RunConfig(BaseModel):
     config: Path | None = Field(None, description="TOML file of settings, by these names; flags come first.")
     resume: Path | None = Field(None, description="Run directory to go on in; a run begins there if there is none.")
 
-    data: Path = Field(description="File of examples: JSONL or JSON, also .gz.")
+    data: Sources = Field(description=f"Files of examples: {ACCEPTED}")
     out: Path = Field(description="Run directory to create.")
     overwrite: bool = Field(False, description="Replace an earlier run in that directory.")
-    skip_bad: bool = Field(False, description="Leave out unusable rows, with a count, instead of refusing the file.")
 
-    eval_data: Path | None = Field(None, description="File of examples to evaluate on.")
+    eval_data: Sources | None = Field(None, description="Files of examples to evaluate on, read the same way.")
     holdout: int = Field(0, ge=0, description="Or: keep the last so many rows of the data for evaluation.")
     eval_every: int | None = Field(None, ge=1, description="Steps between evaluations; default: only at both ends.")
 
@@ -131,6 +129,8 @@ class RunConfig(BaseModel):
             raise ValueError("got both resume and overwrite; give one of them")
         if self.eval_data is not None and self.holdout:
             raise ValueError("got both eval_data and holdout; give one of them")
+        if "-" in self.data and "-" in (self.eval_data or ()):
+            raise ValueError("data and eval_data are both standard input, which is read once; give one of them a file")
         if self.eval_data is None and not self.holdout:
             for name in ("eval_every", "keep_best", "patience", "sample_eval"):
                 if getattr(self, name, None):

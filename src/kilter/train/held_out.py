@@ -1,14 +1,11 @@
-"""Held-out pairs of an alignment: scored at evaluations, and accounted for at the end.
-
-Axis: P pairs.
-"""
+"""Held-out examples of an alignment: scored at evaluations, and accounted for at the end."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from rich.table import Table
@@ -17,37 +14,41 @@ from transformers import PreTrainedTokenizerFast
 
 from kilter.data.run_directory import RunDirectory
 from kilter.data.staging import staged_file
-from kilter.measure.pairs import Floats, ScoredPairs, score_pairs, summary
+from kilter.measure import labelled, pairs
+from kilter.measure.answers import AnswerScores, Floats
+from kilter.measure.labelled import ScoredLabelled
+from kilter.measure.pairs import ScoredPairs
 from kilter.measure.samples import NGRAM, SampleEvaluation, sample_evaluation
-from kilter.measure.statistics import paired_difference
+from kilter.measure.statistics import Interval, Sides, auc, auc_difference, paired_difference
 from kilter.model.sampler import SamplingSettings, check_room
 from kilter.model.scorer import Scorer
 from kilter.model.workers import Workers
 from kilter.objectives import Objective, PairScores
-from kilter.tokens.encoding import EncodedPair
+from kilter.tokens.encoding import EncodedLabelled, EncodedPair
 from kilter.tokens.sequence import Ids
-from kilter.train.batches import Batch
 from kilter.train.config import AlignConfig
+from kilter.train.examples import Examples
 from kilter.train.step import mean_loss
 from kilter.train.stops import Stop
 from kilter.train.writing import system_errors
+
+Scored: TypeAlias = ScoredPairs | ScoredLabelled
+HEADINGS = ["", "before", "after", "difference (95% interval)"]
 
 
 @dataclass(frozen=True, eq=False)
 class Account:
     """What a run bought and what it cost: `rows` is a table with its headings, `note` says what sampled answers do."""
 
-    before: ScoredPairs
-    after: ScoredPairs
+    title: str
+    before: Scored
+    after: Scored
+    rows: Sequence[Sequence[str]]
     note: str
-
-    @property
-    def rows(self) -> list[list[str]]:
-        return compared(self.before, self.after)
 
     def table(self) -> Table:
         headings, *rows = self.rows
-        table = Table(title=f"{len(self.after):,} held-out pairs", title_justify="left")
+        table = Table(title=self.title, title_justify="left")
         for column, heading in enumerate(headings):
             table.add_column(heading, justify="right" if column else "left")
         for cells in rows:
@@ -56,32 +57,31 @@ class Account:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class HeldOutPairs:
-    """Pairs to evaluate on, and all that an evaluation needs. Raises ConfigError where a prompt to be answered leaves
-    no room for its answer."""
+class HeldOut:
+    """Examples to evaluate on, and all that an evaluation needs. Raises ConfigError where a prompt to be answered
+    leaves no room for its answer."""
 
-    pairs: Sequence[EncodedPair]
+    examples: Examples[EncodedPair | EncodedLabelled]
     policy: Scorer
     reference: Scorer | None
     objective: Objective
     options: dict[str, float]
-    batch_of: Callable[[Sequence[EncodedPair]], Batch]
     tokenizer: PreTrainedTokenizerFast
     config: AlignConfig
     run: RunDirectory
     workers: Workers
-    scored: dict[int, ScoredPairs] = field(default_factory=dict)
+    scored: dict[int, Scored] = field(default_factory=dict)
     sampled: dict[int, SampleEvaluation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self._answered:
-            check_room(self.policy, [self._prompt(pair) for pair in self._answered], self.config.sample_tokens)
+        if self._prompts:
+            check_room(self.policy, self._prompts, self.config.sample_tokens)
 
     def evaluate(self, step: int, stop: Stop) -> float:
-        """Score the pairs, write what was found to the run's metrics, and return the loss."""
+        """Score the examples, write what was found to the run's metrics, and return the loss."""
         self.scored[step] = scored = self._score(stop)
-        found = {"step": step, "split": "eval", "loss": self._mean_loss(scored), **summary(scored)}
-        if self._answered:
+        found = {"step": step, "split": "eval", "loss": self._mean_loss(scored), **self._instrument.summary(scored)}
+        if self._prompts:
             self.sampled[step] = sampled = self._sample(stop)
             self.run.append_samples({"step": step, **row} for row in sampled.rows(self.tokenizer))
             found |= sampled.summary()
@@ -91,36 +91,45 @@ class HeldOutPairs:
         return float(found["loss"])
 
     def account(self, step: int) -> Account:
-        """The pairs before the run, and under the policy as it is now, after a step."""
-        before = ScoredPairs.from_arrays(load_file(self.run.before))
+        """The examples before the run, and under the policy as it is now, after a step."""
+        instrument = self._instrument
+        before = instrument.loaded(load_file(self.run.before))
         after = self.scored.get(step) or self._score(Stop())
-        note = said_of_samples(self.sampled.get(step) or self._sample(Stop())) if self._answered else ""
-        return Account(before, after, note)
+        note = said_of_samples(self.sampled.get(step) or self._sample(Stop())) if self._prompts else ""
+        title = f"{len(after):,} held-out {instrument.called}"
+        return Account(title, before, after, instrument.compared(before, after), note)
 
     @property
-    def _answered(self) -> Sequence[EncodedPair]:
-        return self.pairs[: self.config.sample_eval]
+    def _instrument(self) -> Instrument:
+        return INSTRUMENTS[type(self.examples.rows[0])]
 
-    def _prompt(self, pair: EncodedPair) -> Ids:
-        return pair.chosen.ids[: pair.chosen.first]
+    @property
+    def _prompts(self) -> list[Ids]:
+        """What the policy is to answer at evaluations."""
+        sequences = (
+            row.chosen if isinstance(row, EncodedPair) else row.sequence
+            for row in self.examples.rows[: self.config.sample_eval]
+        )
+        return [sequence.ids[: sequence.first] for sequence in sequences]
 
-    def _score(self, stop: Stop) -> ScoredPairs:
-        return score_pairs(
+    def _score(self, stop: Stop) -> Scored:
+        scored: Scored = self._instrument.score(
             self.policy,
-            self.pairs,
+            self.examples.rows,
             reference=self.reference,
             exact_kl=self.reference is not None,
             node_budget=self.config.node_limit,
             on_progress=stop.check,
             workers=self.workers,
         )
+        return scored
 
     def _sample(self, stop: Stop) -> SampleEvaluation:
         with self.workers.gathered(self.policy):
             return sample_evaluation(
                 self.policy,
                 self.reference,
-                [self._prompt(pair) for pair in self._answered],
+                self._prompts,
                 SamplingSettings(self.config.sample_tokens, self.config.sample_temperature),
                 tokenizer=self.tokenizer,
                 seed=self.config.seed,
@@ -128,47 +137,103 @@ class HeldOutPairs:
                 on_progress=stop.check,
             )
 
-    def _mean_loss(self, scored: ScoredPairs) -> float:
+    def _mean_loss(self, scored: Scored) -> float:
         """The objective's mean over scored pairs; one that looks across a batch scores what it needs."""
         row = self.objective
         if row.takes == "pairs":
+            assert isinstance(scored, ScoredPairs)
             score = [
-                torch.from_numpy(answer.log_ratio_P / (answer.tokens_P if row.score == "mean" else 1))
+                torch.from_numpy(answer.log_ratio_A / (answer.tokens_A if row.score == "mean" else 1))
                 for answer in (scored.chosen, scored.rejected)
             ]
             return float(row.loss(PairScores(*score), **self.options).mean())
         total = items = 0.0
-        for i in range(0, len(self.pairs), self.config.batch_size):
-            batch = self.batch_of(self.pairs[i : i + self.config.batch_size])
-            if not len(batch.mismatched):
-                continue  # a last pair by itself has no other to be compared with
+        for positions in evaluation_batches(len(self.examples), self.config.batch_size):
+            batch = self.examples.batch_of(positions)
             here = batch.denominator(row)
             total += mean_loss(self.policy, self.reference, batch, row, self.options) * here
             items += here
-        return total / items if items else math.nan
+        return total / items
 
 
-def compared(before: ScoredPairs, after: ScoredPairs) -> list[list[str]]:
+def evaluation_batches(count: int, size: int) -> list[range]:
+    """Positions in order, `size` at a time; a last one by itself, which has nothing to be compared with, joins the
+    batch before."""
+    starts = range(0, max(1, count - 1), size)
+    return [range(start, count if start == starts[-1] else start + size) for start in starts]
+
+
+def compared_pairs(before: ScoredPairs, after: ScoredPairs) -> list[list[str]]:
     """The same pairs before and after: a table with its headings."""
-    table = [["", "before", "after", "difference (95% interval)"]]
+    sides = {"chosen": (before.chosen, after.chosen), "rejected": (before.rejected, after.rejected)}
+    return [
+        HEADINGS,
+        _means("accuracy: chosen has the higher log-ratio", ".3f", before.correct_P, after.correct_P),
+        _means("chosen is the likelier answer", ".3f", before.likelier_P, after.likelier_P),
+        *_along(sides),
+    ]
 
-    def add(name: str, form: str, start: Floats, end: Floats) -> None:
-        mean, low, high = paired_difference(end, start)
-        difference = f"{mean:+{form}} ({low:+{form}}, {high:+{form}})"
-        table.append([name, format(start.mean(), form), format(end.mean(), form), difference])
 
-    add("accuracy: chosen has the higher log-ratio", ".3f", before.correct_P, after.correct_P)
-    add("chosen is the likelier answer", ".3f", before.likelier_P, after.likelier_P)
-    add("log-ratio of chosen, nats", ".2f", before.chosen.log_ratio_P, after.chosen.log_ratio_P)
-    add("log-ratio of rejected, nats", ".2f", before.rejected.log_ratio_P, after.rejected.log_ratio_P)
-    for name, start, end in (("chosen", before.chosen, after.chosen), ("rejected", before.rejected, after.rejected)):
-        for direction in ("kl_policy_reference_P", "kl_reference_policy_P"):
-            sums = getattr(start, direction), getattr(end, direction)
-            if sums[0] is not None:
-                first, second = direction.split("_")[1:3]
-                per_token = [s / start.tokens_P for s in sums]
-                add(f"token KL({first}, {second}) along {name}, nats/token", ".4f", *per_token)
-    return table
+def compared_labelled(before: ScoredLabelled, after: ScoredLabelled) -> list[list[str]]:
+    """The same labelled answers before and after: a table with its headings."""
+
+    def areas(name: str, number: Callable[[AnswerScores], Floats]) -> list[str]:
+        start, end = (Sides(number(scored.good), number(scored.bad)) for scored in (before, after))
+        return _cells(name, ".3f", auc(*start).value, auc(*end).value, auc_difference(end, start))
+
+    both = [
+        areas("AUC: a good answer has the higher log-ratio", lambda side: side.log_ratio_A),
+        areas("a good answer is the likelier one", lambda side: side.log_prob_A),
+    ]
+    there_are_both = len(after.good) > 0 and len(after.bad) > 0
+    sides = {"good": (before.good, after.good), "bad": (before.bad, after.bad)}
+    return [HEADINGS, *(both if there_are_both else []), *_along(sides)]
+
+
+class Instrument(NamedTuple):
+    """What examples of a kind are called, how they are scored, and how that is read, summed up and compared."""
+
+    called: str
+    score: Callable[..., Any]
+    loaded: Callable[[Mapping[str, Floats]], Any]
+    summary: Callable[[Any], dict[str, Any]]
+    compared: Callable[[Any, Any], list[list[str]]]
+
+
+INSTRUMENTS: Mapping[type[Any], Instrument] = {
+    EncodedPair: Instrument("pairs", pairs.score_pairs, ScoredPairs.from_arrays, pairs.summary, compared_pairs),
+    EncodedLabelled: Instrument(
+        "labelled answers",
+        labelled.score_labelled,
+        ScoredLabelled.from_arrays,
+        labelled.summary,
+        compared_labelled,
+    ),
+}
+
+
+def _along(sides: Mapping[str, tuple[AnswerScores, AnswerScores]]) -> list[list[str]]:
+    """Log-ratios and token KL of answers of each name, before and after; a name without answers has none."""
+    present = {name: scores for name, scores in sides.items() if len(scores[0])}
+    rows = [
+        _means(f"log-ratio of {name}, nats", ".2f", start.log_ratio_A, end.log_ratio_A)
+        for name, (start, end) in present.items()
+    ]
+    for name, (start, end) in present.items():
+        for direction, sums in start.kl_sums.items():
+            first, second = direction.split("_")[1:3]
+            per_token = (sums / start.tokens_A, end.kl_sums[direction] / end.tokens_A)
+            rows.append(_means(f"token KL({first}, {second}) along {name}, nats/token", ".4f", *per_token))
+    return rows
+
+
+def _means(name: str, form: str, start: Floats, end: Floats) -> list[str]:
+    return _cells(name, form, start.mean(), end.mean(), paired_difference(end, start))
+
+
+def _cells(name: str, form: str, start: float, end: float, difference: Interval) -> list[str]:
+    mean, low, high = difference
+    return [name, format(start, form), format(end, form), f"{mean:+{form}} ({low:+{form}}, {high:+{form}})"]
 
 
 def said_of_samples(sampled: SampleEvaluation) -> str:
@@ -183,6 +248,6 @@ def said_of_samples(sampled: SampleEvaluation) -> str:
     return f"{said}. Sampler and Scorer differ by at most {sampled.disagreement.largest:.1g} nats a token."
 
 
-def _save_scores(scored: ScoredPairs, file: Path) -> None:
+def _save_scores(scored: Scored, file: Path) -> None:
     with staged_file(file) as path, system_errors():
         save_file(scored.arrays(), path)

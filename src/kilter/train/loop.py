@@ -121,7 +121,7 @@ def _train_step(
         check_scores(policy, task.reference, scores, batch, alone)
         if done.step == 0 and task.starts_at_reference:
             loss = mean_loss(policy, task.reference, batch, objective, options) if policy.drops_out else scores.loss
-            check_first_loss(loss, objective, options, config.precision)
+            check_first_loss(loss, batch.loss_at_zero(objective, options), config.precision)
         try:
             norm = updater.step(rate, done.step)
         except NonFiniteError as error:
@@ -151,10 +151,8 @@ def total_steps(examples: int, config: RunConfig) -> int:
     return config.max_steps or max(1, -int(-config.epochs * examples // config.batch_size))
 
 
-def check_first_loss(loss: float, objective: Objective, options: dict[str, float], precision: str) -> None:
+def check_first_loss(loss: float, expected: float, precision: str) -> None:
     """Before the first update the policy is the reference: the loss must have its declared value."""
-    assert objective.at_zero is not None
-    expected = objective.at_zero(**options)
     if not abs(loss - expected) <= STEP_0_TOLERANCE[precision] * max(1.0, abs(expected)):
         raise KilterError(
             f"before the first update the loss is {loss:.6g}, but where policy and reference agree it must be "
@@ -163,10 +161,14 @@ def check_first_loss(loss: float, objective: Objective, options: dict[str, float
 
 
 def preference_numbers(scores: StepScores, batch: Batch, options: dict[str, float]) -> dict[str, float]:
-    """Accuracy, margin and mean log-ratios of a batch of pairs; nothing for other batches."""
-    if not len(batch.rejected):
-        return {}
+    """Accuracy, margin and mean log-ratios of a batch of pairs; of labelled answers the mean log-ratios alone (of
+    those kinds that it has); nothing for what is imitated."""
     chosen, rejected = scores.log_ratio_C[batch.chosen], scores.log_ratio_C[batch.rejected]
+    if batch.examples == "demonstrations":
+        return {}
+    if batch.examples == "labelled":
+        sides = {"good_log_ratio": chosen, "bad_log_ratio": rejected}
+        return {name: float(side.mean()) for name, side in sides.items() if len(side)}
     gap = chosen - rejected
     return {
         "accuracy": float(0.5 * (1 + gap.sign()).mean()),
@@ -181,4 +183,7 @@ def shown(row: Mapping[str, Any]) -> dict[str, str]:
     text = {"loss": f"{row['loss']:.4f}"}
     if "accuracy" in row:
         text |= {"accuracy": f"{row['accuracy']:.2f}", "margin": f"{row['margin']:+.3f}"}
+    for side in ("good", "bad"):
+        if (name := f"{side}_log_ratio") in row:
+            text[side] = f"{row[name]:+.3f}"
     return text | {"nodes/s": f"{row['nodes'] / row['seconds']:,.0f}"}

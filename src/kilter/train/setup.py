@@ -14,7 +14,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from kilter.data.reading import Dataset
-from kilter.data.records import Demonstration, Pair
+from kilter.data.records import Demonstration, Labelled, Pair
 from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError
 from kilter.model.loading import longest_sequence
@@ -25,7 +25,7 @@ from kilter.train.config import RunConfig
 from kilter.train.memory import fitting_node_budget
 from kilter.train.resume import check_unchanged
 
-R = TypeVar("R", Pair, Demonstration)
+R = TypeVar("R", Pair, Labelled, Demonstration)
 
 
 def make_encoder(tokenizer: PreTrainedTokenizerFast, config: RunConfig, policy: Scorer) -> Encoder:
@@ -36,7 +36,7 @@ def make_encoder(tokenizer: PreTrainedTokenizerFast, config: RunConfig, policy: 
 
 
 @dataclass(frozen=True)
-class Examples(Generic[R]):
+class Rows(Generic[R]):
     """The rows of a run's files to train on, those held out, and what the manifest says of the files."""
 
     train: Sequence[R]
@@ -44,22 +44,38 @@ class Examples(Generic[R]):
     facts: dict[str, Any]
 
 
-def read_examples(config: RunConfig, read: Callable[..., Dataset[R]], console: Console) -> Examples[R]:
+def read_examples(config: RunConfig, read: Callable[..., Dataset[R]], console: Console) -> Rows[R]:
     """Read the data of a run, tell what it is, and hold out what it says.
 
     Raises ConfigError if nothing is left to train on.
     """
-    data = read(config.data, skip_bad=config.skip_bad)
+    data = read(config.data, **config.reading)
     console.print(data.describe(), highlight=False, soft_wrap=True)
     facts = {"data": _account(data)}
     if config.eval_data is not None:
-        held_out = read(config.eval_data, skip_bad=config.skip_bad)
+        held_out = read(config.eval_data, **config.reading)
         console.print(held_out.describe(), highlight=False, soft_wrap=True)
-        return Examples(data.rows, held_out.rows, facts | {"eval_data": _account(held_out)})
-    kept = len(data.rows) - config.holdout
+        return Rows(data.rows, held_out.rows, facts | {"eval_data": _account(held_out)})
+    kept = whole_origins(data.rows, len(data.rows) - config.holdout)
+    held_out_rows = len(data.rows) - kept
     if kept < 1:
-        raise ConfigError(f"holdout is {config.holdout:,} and there are {len(data.rows):,} rows; hold out fewer")
-    return Examples(data.rows[:kept], data.rows[kept:], facts)
+        found = f"there are {len(data.rows):,} rows"
+        found += "" if held_out_rows == config.holdout else ", of which those made of one row of the file stay together"
+        raise ConfigError(f"holdout is {config.holdout:,} and {found}; hold out fewer")
+    if held_out_rows != config.holdout:
+        together = f"{config.holdout:,} and those made of the same row of the file"
+        console.print(f"held out: the last {held_out_rows:,} rows ({together})", highlight=False)
+    elif held_out_rows:
+        console.print(f"held out: the last {held_out_rows:,} rows", highlight=False)
+    return Rows(data.rows[:kept], data.rows[kept:], facts)
+
+
+def whole_origins(rows: Sequence[Pair | Labelled | Demonstration], cut: int) -> int:
+    """The last place up to `cut` where rows can be parted so that what one row of a file was made into (the pairs of
+    a ranking, the steps of an answer, two labelled answers of a pair) stays on one side."""
+    while 0 < cut < len(rows) and rows[cut - 1].origin == rows[cut].origin:
+        cut -= 1
+    return cut
 
 
 def _account(data: Dataset[Any]) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -13,20 +12,19 @@ from kilter.data.checkpoints import Checkpoint
 from kilter.data.reading import read_demonstrations
 from kilter.data.records import Content, Demonstration
 from kilter.errors import ConfigError
-from kilter.model.fingerprint import template_fingerprint, tokenizer_fingerprint
 from kilter.model.loading import AUTOCAST, DTYPE, load_tokenizer, pick_device
 from kilter.model.scorer import Scorer
 from kilter.model.scratch import fresh_model, fresh_tokenizer, parse_shape
 from kilter.model.workers import Workers, open_workers
 from kilter.objectives import objective
-from kilter.tokens.encoding import EncodedDemonstration
-from kilter.train.batches import Batch, demonstration_batch
+from kilter.train.batches import Batch
 from kilter.train.card import model_card
 from kilter.train.checkpoint import Keeper
 from kilter.train.config import SftConfig
+from kilter.train.examples import encode
 from kilter.train.loop import Task, fit
 from kilter.train.resume import open_run
-from kilter.train.setup import begin_run, make_encoder, read_examples, seed_everything, with_node_limit
+from kilter.train.setup import begin_run, read_examples, seed_everything, with_node_limit
 from kilter.train.step import score_completions
 from kilter.train.stops import Stop
 from kilter.train.weights import MODEL, Weights, load_policy, start_fingerprint
@@ -48,44 +46,34 @@ def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
     run, checkpoint = open_run(config, "sft", console, workers)
     seed_everything(config.seed)
 
-    data = read_examples(config, read_demonstrations, console)
-    tokenizer, policy = _start(config, data.train, checkpoint)
+    rows = read_examples(config, read_demonstrations, console)
+    tokenizer, policy = _start(config, rows.train, checkpoint)
     config = with_node_limit(config, policy, console, workers)
-    encoder = make_encoder(tokenizer, config, policy)
-    examples, report = encoder.encode_demonstrations(data.train)
-    console.print(report.describe(), highlight=False, soft_wrap=True)
-    eval_examples = encoder.encode_demonstrations(data.held_out).rows if data.held_out else []
+    examples = encode(rows, tokenizer, config, policy, row, console, workers)
 
     facts = {
         "model": config.model or f"from scratch: {config.from_scratch}",
-        "tokenizer_sha256": tokenizer_fingerprint(tokenizer),
-        "template_sha256": template_fingerprint(tokenizer),
-        **data.facts,
-        "examples": len(examples),
-        "held_out": len(eval_examples),
-        "encoding": asdict(report),
-        "scoring_path": policy.path,
+        **examples.facts,
         **start_fingerprint(policy, checkpoint),
     }
     begin_run(run, config, "sft", facts, workers)
     workers.spread(policy)
 
-    def make_batch(positions: Sequence[int]) -> Batch:
-        return _batch([examples[i] for i in positions], config, policy, workers)
+    train, held_out = examples.train, examples.held_out
 
     def evaluate(step: int, stop: Stop) -> float:
-        loss = _mean_loss(policy, _batch(eval_examples, config, policy, workers), stop)
+        loss = _mean_loss(policy, held_out.batch(held_out.rows), stop)
         run.append_metrics({"step": step, "split": "eval", "loss": loss})
         return loss
 
-    task = Task(policy, None, row, {}, len(examples), make_batch, evaluate if eval_examples else None, workers=workers)
+    task = Task(policy, None, row, {}, len(train), train.batch_of, evaluate if held_out else None, workers=workers)
     keeper = Keeper(run, config, "sft", Weights(policy, tokenizer, config.model or "", workers), begin=checkpoint)
     rate = config.learning_rate or (LEARNING_RATE if config.model else LEARNING_RATE_FROM_SCRATCH)
     with run:
         done = fit(task, config, keeper, console, learning_rate=rate)
         step = keeper.take_best(done, console)
         losses = {row["step"]: float(str(row["loss"])) for row in run.read_metrics() if row.get("split") == "eval"}
-        ends = [losses[0], losses[step]] if eval_examples else []
+        ends = [losses[0], losses[step]] if held_out else []
         table = [["held out", "before", "after"], ["cross-entropy, nats/token", *(f"{x:.4f}" for x in ends)]]
         card = model_card(
             config,
@@ -129,16 +117,6 @@ def _texts(rows: Sequence[Demonstration]) -> Iterator[str]:
     for row in rows:
         yield from texts(row.prompt)
         yield from texts(row.completion)
-
-
-def _batch(examples: Sequence[EncodedDemonstration], config: SftConfig, policy: Scorer, workers: Workers) -> Batch:
-    return demonstration_batch(
-        examples,
-        node_budget=config.node_limit,
-        device=policy.device,
-        node_multiple=policy.node_multiple,
-        workers=workers,
-    )
 
 
 def _mean_loss(policy: Scorer, batch: Batch, stop: Stop) -> float:
