@@ -29,17 +29,21 @@ several values takes them one after the other.
 """
 
 HEADS = ("flag", "takes", "default", "what it is")
-KINDS = {"integer": "whole number", "number": "number", "string": "text", "object": "NAME=VALUE, ...", "boolean": "yes or no"}
+KINDS = {"integer": "whole number", "number": "number", "string": "text", "object": "FIELD=COLUMN,...", "boolean": "yes or no"}
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "less than"}
 
 
 class Setting(NamedTuple):
-    """A row of the page."""
+    """A row of the page; what has no flag is told by its place."""
 
     flag: str
     takes: str
     default: str
     help: str
+
+    @property
+    def is_flag(self) -> bool:
+        return self.flag.startswith("`--")
 
 
 def page() -> str:
@@ -56,25 +60,31 @@ def names() -> list[str]:
 def section(command: str) -> str:
     """A command's heading, what it does, and a table of flags for each subject."""
     found = settings(command)
+    flags = by_subject(name for name in found if found[name].is_flag)
+    subjects = {"Arguments": [name for name in found if not found[name].is_flag], **flags}
     parts = [f"\n## kilter {command}\n\n{_help(command)}\n"]
-    for subject, known in by_subject(found).items():
-        parts.append(f"\n### {subject}\n\n" + _table(HEADS, [found[name] for name in known]))
+    for subject, known in subjects.items():
+        if known:
+            parts.append(f"\n### {subject}\n\n" + _table(HEADS, [found[name] for name in known]))
     return "".join(parts)
 
 
 def settings(command: str) -> dict[str, Setting]:
-    """Every setting of a command, by its name."""
+    """Every setting of a command, by its name; one that is told by its place, by what it is called in help."""
     called = app[command]
     schemas = dict(_schemas(called))
     found = {}
     for argument in called.assemble_argument_collection():
         if not argument.show:
             continue  # the model itself, whose fields are arguments
+        help_, flags = _cell(argument.parameter.help or ""), [n for n in argument.names if n not in argument.negatives]
+        if argument.field_info.kind is inspect.Parameter.VAR_POSITIONAL:
+            found[argument.name] = Setting(f"`{argument.name}`", "text, one or more", "", help_)
+            continue
         name = str(argument.field_info.name)
         schema = schemas.get(name, {"type": "boolean"} if argument.hint is bool else {"type": "string"})
         default = "*required*" if argument.required else _default(argument.field_info.default)
-        flag = ", ".join(f"`{name}`" for name in argument.names if name not in argument.negatives)
-        found[name] = Setting(flag, takes(schema), default, _cell(argument.parameter.help or ""))
+        found[name] = Setting(", ".join(f"`{flag}`" for flag in flags), takes(schema), default, help_)
     return found
 
 
