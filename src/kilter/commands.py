@@ -53,7 +53,7 @@ def check(
     from kilter.measure.check import check
 
     config = config or CheckConfig()
-    if check(config.model_copy(update={"data": data + config.data})).to_mend:
+    if check(config.model_copy(update={"data": data + (config.data or ())})).to_mend:
         sys.exit(1)
 
 

@@ -113,7 +113,8 @@ def recognise(rows: Sequence[tuple[Origin, Row]], wanted: Collection[type[Any]])
 def _hint(row: Row) -> str:
     """Return what to say of comparisons that name their sides and hold no texts, as of players or models."""
     sides = (("left", "right"), ("model_a", "model_b"), ("player_a", "player_b"), ("a", "b"))
-    if any(one in row and other in row for one, other in sides):
+    verdict = row.keys() & {"winner", "preference", "outcome", "result", "score"}
+    if verdict and any(one in row and other in row for one, other in sides):
         return (
             "it says which side won and not what either wrote, and a model learns from texts; join the prompt and both "
             "answers to it, then "

@@ -53,7 +53,7 @@ def _separated_rows(stream: BinaryIO, file: str, separator: str) -> Iterator[Par
         except csv.Error as error:
             if lines.at_end or reader.line_num > line or header is None:
                 raise DataError(_open_quote(file, line, error)) from None
-            yield Origin(file, line), RowError("", f"is not quoted as CSV is: {error}; expected {_QUOTING}")
+            yield Origin(file, line), RowError("", f"is not quoted as CSV is: {printable(str(error))}; expected {_QUOTING}")
             continue
         if not cells:
             continue

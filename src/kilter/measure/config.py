@@ -64,12 +64,12 @@ class CheckConfig(ReadingConfig):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
-    data: Sources = Field((), validate_default=False, description="The same files, as a flag.")
+    data: Sources | None = Field(None, description="The same files, as a flag.")
     model: str | None = Field(
         None, description="Directory or hub name of the model to train: adds tokens, its template, memory and time."
     )
-    eval_data: Sources = Field(
-        (), alias="eval", description="Files to evaluate on: rows and prompts that the data shares with them are told."
+    eval_data: Sources | None = Field(
+        None, alias="eval", description="Files to evaluate on: rows and prompts that the data shares with them are told."
     )
     as_json: bool = Field(False, alias="json", description="Print the same facts as JSON.")
     skip_bad: bool = Field(False, description="Unusable rows are to be left out of training: count them, and go on.")
