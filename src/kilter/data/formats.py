@@ -618,7 +618,7 @@ PROMPT_FORMATS: dict[str, Format] = {
             lambda row: (
                 _said(row.get("prompt"))
                 and all(row.get(key) is None for key in _COMPARED)
-                and not (row.get("completion") is not None and _labelled(row))
+                and not FORMATS["kto"].fits(row)
             ),
             answers.prompt,
             _CHAT,

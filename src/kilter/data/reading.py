@@ -31,7 +31,8 @@ ROWS_THAT_DECIDE = 20
 ROWS_LISTED = 20
 HEAD = 1 << 16
 
-KINDS = (Pair, Labelled, Ranking, Steps, Demonstration)
+# What there is to learn from: every kind of row serves as one of these.
+KINDS = (Pair, Labelled, Demonstration)
 
 _KNOWN = FORMATS | PROMPT_FORMATS
 

@@ -230,7 +230,7 @@ def _batch_rows(batches: Iterable[Any], file: str, most: int) -> Iterator[Parsed
 def _as_rows(batch: Any) -> list[Row] | list[Row | RowError]:
     try:
         return batch.to_pylist()  # type: ignore[no-any-return]
-    except (ValueError, OverflowError, KeyError):
+    except (ValueError, OverflowError, LookupError):
         return [_as_row(batch, place) for place in range(batch.num_rows)]
 
 
@@ -241,7 +241,7 @@ def _as_row(batch: Any, place: int) -> Row | RowError:
             row[name] = batch.column(name)[place].as_py()
         except UnicodeDecodeError as error:
             return RowError(printable(name), why_not_text(error))
-        except (ValueError, OverflowError, KeyError) as error:
+        except (ValueError, OverflowError, LookupError) as error:
             said = printable(" ".join(str(error).split()), 200)
             return RowError(printable(name), f"cannot be read ({said}); expected text, numbers, lists or objects")
     return row
