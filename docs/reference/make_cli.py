@@ -29,7 +29,13 @@ several values takes them one after the other.
 """
 
 HEADS = ("flag", "takes", "default", "what it is")
-KINDS = {"integer": "whole number", "number": "number", "string": "text", "object": "FIELD=COLUMN,...", "boolean": "yes or no"}
+KINDS = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "object": "FIELD=COLUMN,...",
+    "boolean": "yes or no",
+}
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "less than"}
 
 
@@ -126,7 +132,9 @@ def _help(command: str) -> str:
 
 def _cell(text: str) -> str:
     """Help as a cell of a table, with flags as code."""
-    return re.sub(r"(?<![\w-])--[a-z][\w-]*", r"`\g<0>`", " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;"))
+    return re.sub(
+        r"(?<![\w-])--[a-z][\w-]*", r"`\g<0>`", " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    )
 
 
 def _table(heads: tuple[str, ...], rows: list[Any]) -> str:

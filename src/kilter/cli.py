@@ -50,6 +50,9 @@ def main() -> None:
         sys.exit(128 + stopped.signal)
     except KilterError as error:
         fail(str(error))
+    except BrokenPipeError:  # whoever read our output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         print("\nstopped at once; nothing more was saved", file=sys.stderr)
         sys.exit(130)

@@ -53,7 +53,9 @@ def check(
     from kilter.measure.check import check
 
     config = config or CheckConfig()
-    if check(config.model_copy(update={"data": data + (config.data or ())})).to_mend:
+    if data:
+        config = CheckConfig(**config.model_dump(exclude_unset=True) | {"data": data + (config.data or ())})
+    if check(config).to_mend:
         sys.exit(1)
 
 

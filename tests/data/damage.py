@@ -160,7 +160,10 @@ def containers() -> dict[str, bytes]:
 
 def damaged_containers() -> Iterator[Case]:
     """Files that are spoilt as a whole, of each container and each packing."""
-    packings: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor(write_checksum=True).compress}
+    packings: dict[str, Callable[[bytes], bytes]] = {
+        ".gz": gzip.compress,
+        ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,
+    }
     titles = {".gz": "gzip", ".zst": "Zstandard"}
     for ending, content in containers().items():
         yield Case(f"{ending}: empty", ending, b"", ("is empty",), where="")
@@ -198,7 +201,12 @@ def damaged_containers() -> Iterator[Case]:
             ("one cell too few", [join(head), join(good[:2]), join(good)], ("2 cells", "3"), ":2"),
             ("a quote that is not closed", [join(head), join(['"q', "a", "b"]), join(good)], ("quote",), ":2"),
             ("text behind a quote", [join(head), join(['"q"x', "a", "b"]), join(good)], ("quot",), ":2"),
-            ("a column twice", [join(["prompt", "chosen", "chosen"]), join(good)], ("column chosen 2 times", "rename it"), ":1"),
+            (
+                "a column twice",
+                [join(["prompt", "chosen", "chosen"]), join(good)],
+                ("column chosen 2 times", "rename it"),
+                ":1",
+            ),
             ("a column without a name", [join(["prompt", "chosen", ""]), join(good)], ("name",), ":1"),
             ("a NUL", [join(head), join(["q\0", "a", "b"]), join(good)], ("NUL",), ":2"),
             ("an empty cell", [join(head), join(["q", "", "b"]), join(good)], ("chosen", "missing or null"), ":2"),

@@ -312,6 +312,11 @@ def test_not_a_number_survives_toml() -> None:
     assert math.isnan(tomllib.loads(to_toml({"x": math.nan}))["x"])
 
 
+def test_a_table_is_written_in_a_line() -> None:
+    table = {"a b": 1, 'c"': ["d"], "e": {}}
+    assert tomllib.loads(to_toml({"x": table, "y": 2})) == {"x": table, "y": 2}
+
+
 def test_a_value_that_toml_has_not_is_a_bug() -> None:
     with pytest.raises(TypeError, match="no TOML for"):
-        to_toml({"table": {"a": {1, 2}}})
+        to_toml({"set": {1}})

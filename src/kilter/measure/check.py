@@ -146,7 +146,8 @@ def gather(config: CheckConfig, stage: Stage = lambda name, steps: lambda done: 
 @contextmanager
 def _progress() -> Iterator[Stage]:
     """A bar on a terminal, for as long as it takes."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
         def stage(name: str, steps: int) -> Callable[[int], None]:
@@ -168,6 +169,7 @@ def _file_facts(account: FileAccount) -> FileFacts:
         listed_bad_rows=tuple(map(str, account.bad_rows[:LISTED])),
         read=tuple(known.keys) if known else (),
         ignored=account.ignored,
+        note=account.note,
     )
 
 

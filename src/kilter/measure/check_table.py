@@ -94,6 +94,8 @@ def _file(file: FileFacts) -> Lines:
         lines.append(("keys read", ", ".join(map(printable, file.read))))
     if file.ignored:
         lines.append(("keys ignored", _listed([printable(key) for key in file.ignored], KEYS_SHOWN)))
+    if file.note:
+        lines.append(("found", _legible(file.note)))
     return lines
 
 

@@ -69,7 +69,9 @@ class CheckConfig(ReadingConfig):
         None, description="Directory or hub name of the model to train: adds tokens, its template, memory and time."
     )
     eval_data: Sources | None = Field(
-        None, alias="eval", description="Files to evaluate on: rows and prompts that the data shares with them are told."
+        None,
+        alias="eval",
+        description="Files to evaluate on: rows and prompts that the data shares with them are told.",
     )
     as_json: bool = Field(False, alias="json", description="Print the same facts as JSON.")
     skip_bad: bool = Field(False, description="Unusable rows are to be left out of training: count them, and go on.")

@@ -25,7 +25,7 @@ LISTED = 5  # rows that are named of each thing found
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """One file: what it holds, which keys were read, and its first rows that cannot be used."""
+    """One file: what it holds, which keys were read, its first rows that cannot be used, and how it was found."""
 
     name: str
     sha256: str
@@ -36,6 +36,7 @@ class FileFacts:
     listed_bad_rows: tuple[str, ...]
     read: tuple[str, ...]
     ignored: tuple[str, ...]
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
