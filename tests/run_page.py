@@ -21,11 +21,15 @@ def run(kind: str, *arguments: str) -> str:
     with contextlib.redirect_stdout(printed):
         if kind == "python":
             exec(compile(arguments[0], "a block of the page", "exec"), {"__name__": "__main__"})
-        else:
-            from kilter.cli import main
+            return printed.getvalue()
+        from kilter.cli import main
 
-            sys.argv = [kind, *arguments]
+        sys.argv = [kind, *arguments]
+        try:
             main()
+        except SystemExit as stopped:
+            if stopped.code:
+                raise
     return printed.getvalue()
 
 
@@ -34,7 +38,5 @@ for step in json.load(sys.stdin):
     try:
         outputs.append(run(*step))
     except SystemExit as stopped:
-        if stopped.code not in (None, 0):
-            sys.exit(f"{' '.join(step)}\nended with {stopped.code}")
-        outputs.append("")
+        sys.exit(f"{' '.join(step)}\nended with {stopped.code}")
 print(json.dumps(outputs))
