@@ -41,16 +41,16 @@ SMALLER = {
     },
     README_ZH: {"HuggingFaceTB/SmolLM2-135M-Instruct": "small-model"},
     YOUR_MODEL: {"HuggingFaceTB/SmolLM2-135M-Instruct": "small-model"},
-} | dict.fromkeys(
-    (QUICKSTART, QUICKSTART_ZH),
-    {
+} | {
+    page: {
         "range(4000)": "range(120)",
         "--holdout 400": "--holdout 20",
         "--from-scratch tiny --epochs 4": f"--from-scratch {TINY} --max-steps 2",
         "--epochs 3": "--max-steps 2",
         "--sample-eval 50": "--sample-eval 2",
-    },
-)
+    }
+    for page in (QUICKSTART, QUICKSTART_ZH)
+}
 # Flags of other programs that pages name.
 OF_OTHERS = {
     "--index-url", "--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id",

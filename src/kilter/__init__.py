@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kilter import divergence, objectives
+    from kilter.data.config import ConvertConfig
     from kilter.data.convert import convert
-    from kilter.data.convert_config import ConvertConfig
     from kilter.data.reading import read_demonstrations, read_pairs, read_prompts, read_records
     from kilter.errors import KilterError
     from kilter.measure.config import GenerateConfig, ScoreConfig
@@ -65,7 +65,7 @@ __all__ = [
 
 _MODULE_OF = {
     "AlignConfig": "kilter.train.config",
-    "ConvertConfig": "kilter.data.convert_config",
+    "ConvertConfig": "kilter.data.config",
     "Encoder": "kilter.tokens.encoding",
     "GenerateConfig": "kilter.measure.config",
     "KilterError": "kilter.errors",
