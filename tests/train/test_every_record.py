@@ -50,7 +50,8 @@ def reads(monkeypatch):
 
     def put(*kinds, these=()):
         def read_rows(sources, *wanted, **_):
-            named = kinds if "made" in str(sources) else [Path(str(sources)).name]
+            (source,) = sources
+            named = kinds if "made" in source else [Path(source).name]
             records = [*these, *(row for kind in named for row in rows_of(kind))]
             given = {type(row) for row in records}
             kind = next(kind for kind in wanted if given <= VIEWS[kind].keys())
