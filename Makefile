@@ -18,7 +18,7 @@ PIP_INSTALL = $(VENV)/bin/python -m pip install -c constraints.txt
 PYTEST = $(VENV)/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint check bench docs clean
+.PHONY: help demo test slow fuzz lint check bench docs clean
 
 help:
 	@echo 'make demo     train and align a small model where the best possible result is known exactly'
@@ -26,6 +26,7 @@ help:
 	@echo 'make slow     the tests that take minutes'
 	@echo 'make check    the gate: format, lint, types, import rules, tests'
 	@echo 'make lint     the gate without the tests'
+	@echo 'make fuzz     100,000 damaged files: each is read or refused, in bounded memory'
 	@echo 'make bench    the benchmarks, peers beside kilter; DATA=DIR says where hh_harmless_test.jsonl.gz lies'
 	@echo 'make docs     the documentation, as pages to open in a browser'
 	@echo 'make clean    delete the virtual environment and what was built'
@@ -52,6 +53,9 @@ lint: $(VENV)/installed-dev
 
 # The import rules are among the tests (tests/test_import_rules.py).
 check: lint test
+
+fuzz: $(VENV)/installed-dev
+	$(VENV)/bin/python tests/data/fuzz_reading.py
 
 bench: $(VENV)/installed-bench
 	@test -f '$(DATA)/hh_harmless_test.jsonl.gz' || { \
