@@ -36,7 +36,7 @@ highlight_language = "text"  # blocks without a language are commands and what t
 default_role = "code"  # docstrings have `names` in single ticks
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
-python_maximum_signature_line_length = 88
+python_maximum_signature_line_length = 110
 
 REDIRECT = '<!DOCTYPE html><meta charset="utf-8"><title>kilter</title><meta http-equiv="refresh" content="0; url={0}">'
 

@@ -27,9 +27,9 @@ finally:
 FRESH = "layers=1,hidden=16,heads=2,kv_heads=1,mlp=16,vocabulary=300,length=64"
 
 
-def kilter(*arguments: str | Path, code: str = KILTER) -> subprocess.CompletedProcess[str]:
+def kilter(*arguments: str | Path, code: str = KILTER, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *map(str, arguments)], input=stdin, capture_output=True, text=True, check=False
     )
 
 
@@ -87,6 +87,33 @@ def test_an_option_that_the_objective_would_ignore_is_refused(pairs: Path, tmp_p
     ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", *given)
     assert "objective 'ipo' does not use label_smoothing" in the_one_line(ran)
     assert ran.stderr.count("\n") == 1
+
+
+def test_data_come_through_standard_input_with_columns_renamed(tmp_path: Path) -> None:
+    given = ["--data", "-", "--columns", "prompt=question,chosen=best.text,rejected=worst"]
+    row = '{"question": "q", "best": {"text": "a"}, "worst": "b"}\n'
+    ran = kilter("align", "--model", str(tmp_path), "--out", tmp_path / "run", *given, stdin=row * 3)
+    assert ran.stderr.startswith("standard input: 3 pairs, format pair-text (prompt and answers as text), ignored")
+    the_one_line(ran)
+
+
+def test_settings_of_reading_reach_the_reader(pairs: Path, tmp_path: Path) -> None:
+    told = {"format": "there is no format 'hhh'", "columns": "no row has the column hhh, which is to be chosen"}
+    for command in "align", "sft", "score":
+        out = [] if command == "score" else ["--out", tmp_path / "run"]
+        for name, said in told.items():
+            value = "hhh" if name == "format" else "chosen=hhh"
+            assert said in the_one_line(kilter(command, "--model", "m", "--data", pairs, *out, f"--{name}", value))
+
+
+def test_files_are_given_in_a_row_or_one_by_one(tmp_path: Path) -> None:
+    given = ["--model", "m", "--out", "o", "--data", "a.jsonl", "b.csv", "--data", "-", "--eval-data", "c", "d"]
+    given += ["--columns", "chosen=winner, prompt=a.b", "--format", "hh"]
+    lines = kilter("align", *given, "--print-config").stdout.splitlines()
+    assert {'data = ["a.jsonl", "b.csv", "-"]', 'eval_data = ["c", "d"]', 'format = "hh"'} <= set(lines)
+    assert 'columns = { chosen = "winner", prompt = "a.b" }' in lines
+    (tmp_path / "run.toml").write_text("\n".join(lines))
+    assert kilter("align", "--config", tmp_path / "run.toml", "--print-config").stdout.splitlines() == lines
 
 
 def test_two_evaluation_sets_are_refused(pairs: Path, tmp_path: Path) -> None:
@@ -169,6 +196,9 @@ def test_a_mistake_in_a_file_of_settings_is_told_in_one_line(text: str, told: st
         (["--patience", "3", "--holdout", "5"], "give eval_every"),
         (["--lora-alpha", "3"], "give lora_rank too"),
         (["--sample-tokens", "3"], "give sample_eval too"),
+        (["--data", "-", "--eval-data", "-"], "data and eval_data are both standard input"),
+        (["--columns", "chosen"], "--columns should be FIELD=COLUMN, several with commas between"),
+        (["--columns", "chosen=a,chosen=b"], "--columns names chosen twice"),
     ],
 )
 def test_options_that_contradict_each_other_are_told_in_one_line(arguments: list[str], told: str) -> None:

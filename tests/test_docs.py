@@ -1,42 +1,66 @@
-"""Commands and Python of the README and the guides run as they are printed, on a small model and small files."""
+"""Commands and Python of the README, its Chinese rendering and the pages under docs/ run as they are printed, on small
+models and files; links lead somewhere; the site is built without a warning."""
 
 from __future__ import annotations
 
+import csv
+import doctest
 import gzip
+import importlib
 import json
+import pkgutil
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+import kilter
+from doc_pages import PAGES, ROOT, anchors, blocks, command_lines, commands, links, prose
+from kilter.cli import app
 from test_cli import KILTER
 
-ROOT = Path(__file__).parents[1]
-README, TRAINING = ROOT / "README.md", ROOT / "docs" / "guides" / "training.md"
+DOCS = ROOT / "docs"
+README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
+QUICKSTART, QUICKSTART_ZH = DOCS / "quickstart.md", DOCS / "zh" / "quickstart.md"
+YOUR_DATA, YOUR_MODEL, TRAINING, FAQ, API = (
+    DOCS / name
+    for name in ("guides/your-data.md", "guides/your-model.md", "guides/training.md", "faq.md", "reference/api.md")
+)
 # What is downloaded, or takes minutes, and what stands for it here.
+TINY = "layers=1,hidden=16,heads=2,kv_heads=1,mlp=16,vocabulary=300"
 SMALLER = {
-    "HuggingFaceTB/SmolLM2-135M-Instruct": "small-model",
-    "--from-scratch 8m --epochs 2": "--from-scratch layers=1,hidden=16,heads=2,kv_heads=1,mlp=16,vocabulary=300",
-    "--max-steps 250": "--max-steps 2",
+    README: {
+        "HuggingFaceTB/SmolLM2-135M-Instruct": "small-model",
+        "--from-scratch 8m --epochs 2": f"--from-scratch {TINY}",
+        "--max-steps 250": "--max-steps 2",
+    },
+    README_ZH: {"HuggingFaceTB/SmolLM2-135M-Instruct": "small-model"},
+    YOUR_MODEL: {"HuggingFaceTB/SmolLM2-135M-Instruct": "small-model"},
+} | {
+    page: {
+        "range(4000)": "range(120)",
+        "--holdout 400": "--holdout 20",
+        "--from-scratch tiny --epochs 4": f"--from-scratch {TINY} --max-steps 2",
+        "--epochs 3": "--max-steps 2",
+        "--sample-eval 50": "--sample-eval 2",
+    }
+    for page in (QUICKSTART, QUICKSTART_ZH)
 }
+# Flags of other programs that pages name.
+OF_OTHERS = {
+    "--index-url", "--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id",
+    "--shutdown-timeout", "--dependency", "--requeue", "--signal", "--job-name", "--nodes", "--ntasks-per-node",
+    "--gpus-per-node", "--time", "--flag",
+}  # fmt: skip
 
 
-def blocks(page: Path) -> list[tuple[str, str]]:
-    """The language and the text of each block of code."""
-    return re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-
-
-def commands(page: Path) -> list[str]:
-    printed = [smaller(text).replace("\\\n", " ") for language, text in blocks(page) if not language]
-    return [line for text in printed for line in text.splitlines() if line.startswith("kilter ")]
-
-
-def smaller(text: str) -> str:
-    for printed, stand_in in SMALLER.items():
+def smaller(page: Path, text: str) -> str:
+    for printed, stand_in in SMALLER.get(page, {}).items():
         text = text.replace(printed, stand_in)
     return text
 
@@ -48,49 +72,233 @@ def python(code: str, *arguments: str, directory: Path) -> str:
     return ran.stdout
 
 
+def run_all(steps: Iterable[list[str]], directory: Path) -> list[str]:
+    """Run steps (run_page.py) in one process; returns what each printed."""
+    ran = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("run_page.py"))],
+        input=json.dumps(list(steps)),
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    outputs: list[str] = json.loads(ran.stdout)
+    return outputs
+
+
+def steps_of(page: Path, directory: Path) -> list[list[str]]:
+    """What a page does, in its order; Python that has a name is saved under it, and run where the page says so."""
+    steps = []
+    for language, text in blocks(page):
+        text = smaller(page, text)
+        named = re.match(r"# (\w+\.py)\n", text)
+        if language == "python" and named:
+            (directory / named[1]).write_text(text, encoding="utf-8")
+        elif language == "python":
+            steps.append(["python", text])
+        elif not language:
+            steps += [step_of(line, directory) for line in command_lines(text)]
+    return steps
+
+
+def step_of(line: str, directory: Path) -> list[str]:
+    """A line of a block of commands; what a shell does with it (pipes, files) is done by one."""
+    program, *arguments = shlex.split(line, comments=True)
+    if program == "python":
+        return ["python", (directory / arguments[0]).read_text(encoding="utf-8")]
+    if program in ("kilter", "make") and not {"|", ">"} & set(arguments):
+        return [program, *arguments]
+    shell = line.replace("kilter ", f"{shlex.quote(sys.executable)} -m kilter ", 1)
+    ran = f"subprocess.run({shell!r}, shell=True, check=True, stdout=subprocess.PIPE, text=True)"
+    return ["python", f"import subprocess; print({ran}.stdout)"]
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("readme")
+    """Small files, and a small model that has seen them."""
+    directory = tmp_path_factory.mktemp("pages")
     pairs = [{"prompt": f"Letter {i}.", "chosen": f" b{i}", "rejected": f" {i}"} for i in range(216)]
     (directory / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     with gzip.open(directory / "hh_harmless_test.jsonl.gz", "wt") as stream:
         for i in range(316):
             sides = {side: f"\n\nHuman: Hi {i}\n\nAssistant: {side} {i}" for side in ("chosen", "rejected")}
             stream.write(json.dumps(sides) + "\n")
-    scratch = "layers=1,hidden=16,heads=2,kv_heads=1,mlp=16,vocabulary=300"
-    python(KILTER, "sft", "--from-scratch", scratch, "--data", "pairs.jsonl", "--out", "start", directory=directory)
+    python(KILTER, "sft", "--from-scratch", TINY, "--data", "pairs.jsonl", "--out", "start", directory=directory)
     (directory / "start" / "model").rename(directory / "small-model")
     return directory
 
 
+def place(directory: Path, name: str, model: str = "runs/sft/model") -> Path:
+    """A directory for one page, with pairs and a model where the page takes them for granted."""
+    here = directory / name
+    shutil.copytree(directory / "small-model", here / model)
+    shutil.copy(directory / "pairs.jsonl", here)
+    return here
+
+
 def test_every_stand_in_stands_for_something_printed() -> None:
-    assert all(printed in README.read_text(encoding="utf-8") for printed in SMALLER)
+    for page, stand_ins in SMALLER.items():
+        assert all(printed in page.read_text(encoding="utf-8") for printed in stand_ins), page
 
 
-def test_commands_run_in_the_order_they_are_printed(directory: Path) -> None:
-    printed = commands(README)
-    assert len(printed) == 5
-    for command in printed:
-        if "--out runs/dpo" in command and (directory / "runs" / "dpo").exists():
-            command += " --overwrite"  # the README has two examples of a run by that name
-        python(KILTER, *shlex.split(command)[1:], directory=directory)
+@pytest.mark.parametrize("readme", [README, README_ZH], ids=lambda page: page.name)
+def test_commands_of_the_readme_run_in_the_order_they_are_printed(readme: Path, directory: Path) -> None:
+    here = place(directory, readme.name, "small-model")
+    shutil.copy(directory / "hh_harmless_test.jsonl.gz", here)
+    steps = [step for step in steps_of(readme, here) if step[0] in ("kilter", "python")]
+    assert [step[0] for step in steps].count("kilter") == {README: 5, README_ZH: 3}[readme]
+    # There are several examples of a run by one name.
+    steps = [[part.replace("runs/dpo", f"runs/dpo-{i}") for part in step] for i, step in enumerate(steps)]
+    run_all(steps, here)
 
 
-def test_python_runs(directory: Path) -> None:
-    (code,) = (smaller(text) for language, text in blocks(README) if language == "python")
-    python(code.replace("runs/dpo", "runs/python"), directory=directory)
+@pytest.mark.parametrize("page", [QUICKSTART, QUICKSTART_ZH], ids=["en", "zh"])
+def test_a_quickstart_runs_from_an_empty_directory(page: Path, tmp_path: Path) -> None:
+    steps = steps_of(page, tmp_path)
+    if page is QUICKSTART_ZH:
+        steps = [step for step in steps if "--resume" not in step]  # of a run that was stopped; this one is finished
+    outputs = run_all(steps, tmp_path)
+    assert len(outputs) >= 7
+    assert (tmp_path / "runs" / "dpo" / "model" / "model.safetensors").is_file()
+    rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert len(rows) > 50
+    assert all(float(row["chosen_log_prob"]) < 0 for row in rows)
+    checked, answered = ("".join(outputs).count(word) for word in ("Nothing must be mended", "=== prompt"))
+    assert (checked, answered > 0) == (1, True)
+    if page is QUICKSTART_ZH:
+        assert "请问" in "".join(outputs)
+
+
+def test_the_guide_to_data_runs_as_it_is_printed(directory: Path) -> None:
+    here = place(directory, "data")
+    lines = (here / "pairs.jsonl").read_text().splitlines(keepends=True)
+    (here / "shards").mkdir()
+    for number in range(2):
+        (here / "shards" / f"{number}.jsonl").write_text("".join(lines[number::2]))
+    (here / "held_out.jsonl").write_text('{"prompt": "Letter x.", "chosen": " y", "rejected": " z"}\n')
+    with (here / "judged.csv").open("w", newline="") as stream:
+        rows = [{"question": f"Letter {i}.", "winner": f" b{i}", "loser": f" {i}"} for i in range(20)]
+        table = csv.DictWriter(stream, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    run_all(steps_of(YOUR_DATA, here), here)
+    assert json.loads((here / "facts.json").read_text())["facts"]["kinds"] == {"pair": 216}
+    assert len((here / "judged.jsonl").read_text().splitlines()) == 20
+    with gzip.open(here / "all.jsonl.gz", "rt") as stream:
+        assert sum(1 for _ in stream) == 216
+
+
+def test_the_guide_to_models_runs_as_it_is_printed(directory: Path) -> None:
+    here = place(directory, "model", "small-model")
+    run_all(steps_of(YOUR_MODEL, here), here)
+    assert (here / "runs" / "aligned" / "model").is_dir()
 
 
 def test_the_guide_to_training_runs_as_it_is_printed(directory: Path) -> None:
-    here = directory / "guide"
-    shutil.copytree(directory / "small-model", here / "runs" / "sft" / "model")
-    shutil.copy(directory / "pairs.jsonl", here)
-    printed = commands(TRAINING)
-    assert len(printed) == 5
-    for command in printed:
-        command, _, file = command.partition(" > ")
-        if "--resume" in command:
-            shutil.rmtree(here / "runs" / "dpo" / "model")  # as if it had been stopped before its end
-        said = python(KILTER, *shlex.split(command)[1:], directory=here)
-        if file:
-            (here / file).write_text(said)
+    here = place(directory, "training")
+    steps = steps_of(TRAINING, here)
+    assert len(steps) == 5
+    (resumed,) = (i for i, step in enumerate(steps) if "--resume" in step)
+    stopped = "import shutil; shutil.rmtree('runs/dpo/model')"  # as if it had been stopped before its end
+    run_all([*steps[:resumed], ["python", stopped], *steps[resumed:]], here)
+
+
+def test_python_of_the_questions_and_the_reference_runs(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    metrics = tmp_path / "runs" / "dpo" / "metrics.jsonl"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text('{"step": 1, "loss": 0.5}\n{"step": 1, "split": "eval", "loss": 0.6}\n')
+    code = {page: [block.text for block in blocks(page) if block.language == "python"] for page in (FAQ, API)}
+    assert [len(texts) for texts in code.values()] == [1, 2]
+    steps = [["python", text] for texts in code.values() for text in texts]
+    table, tree, pairs = run_all(steps, tmp_path)
+    assert table == "1 0.5\n"
+    assert tree == "5 nodes for 8 tokens\n"
+    assert pairs.startswith("pairs.jsonl: 1 pair, ")
+
+
+def test_docstring_examples_are_true() -> None:
+    packages = ("divergence", "objectives", "tokens", "data")
+    modules = [
+        importlib.import_module(found.name)
+        for package in packages
+        for found in pkgutil.walk_packages(importlib.import_module(f"kilter.{package}").__path__, f"kilter.{package}.")
+    ]
+    results = [doctest.testmod(module) for module in modules]
+    assert sum(result.failed for result in results) == 0
+    assert sum(result.attempted for result in results) >= 20
+
+
+def test_no_example_stands_in_a_module_whose_examples_are_not_run() -> None:
+    others = (path for path in (ROOT / "src").rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
+    run = ("divergence", "objectives", "tokens", "data")
+    assert [path for path in others if path.relative_to(ROOT / "src" / "kilter").parts[0] not in run] == []
+
+
+# Links and names.
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings_that_are_there(page: Path) -> None:
+    for target in links(page):
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there), target
+
+
+def flags_of(command: str) -> set[str]:
+    return {name for argument in app[command].assemble_argument_collection() for name in argument.names}
+
+
+COMMANDS = [name for name in app if not name.startswith("-")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_pages_have_the_flags_that_they_give(page: Path) -> None:
+    for line in commands(page):
+        _, command, *rest = line.split()
+        assert command in COMMANDS, line
+        given = {word.partition("=")[0] for word in rest if word.startswith("--")}
+        assert given <= flags_of(command) | {"--help"}, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_flags_named_in_prose_are_those_of_a_command(page: Path) -> None:
+    named = {flag for span in re.findall(r"`([^`\n]+)`", prose(page)) for flag in re.findall(r"(?<!\S)--[\w-]+", span)}
+    assert named <= OF_OTHERS | {"--help"}.union(*map(flags_of, COMMANDS))
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = API.read_text(encoding="utf-8")
+    directives = set(re.findall(r"^\.\. auto\w+:: (?:kilter\.)?(\w+)$", page, flags=re.MULTILINE))
+    assert directives == set(kilter.__all__) - {"__version__"}
+
+
+def test_the_chinese_readme_and_the_english_lead_to_each_other() -> None:
+    assert "README.zh-CN.md" in set(links(README))
+    assert "README.md" in set(links(README_ZH))
+    assert "../quickstart.md" in set(links(QUICKSTART_ZH))
+
+
+# The site.
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    pytest.importorskip("furo")
+    pytest.importorskip("myst_parser")
+    options = ["--fail-on-warning", "--keep-going", "--quiet", "-c", "docs", "-d", str(tmp_path / "cache")]
+    command = [sys.executable, "-m", "sphinx", *options, ".", str(tmp_path / "site")]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    pages = {path.relative_to(ROOT).with_suffix(".html") for path in PAGES}
+    assert all((tmp_path / "site" / page).is_file() for page in pages)
+    assert 'url=docs/index.html"' in (tmp_path / "site" / "index.html").read_text()
+
+
+def test_the_site_asks_nothing_of_the_network() -> None:
+    config = (DOCS / "conf.py").read_text(encoding="utf-8")
+    assert not re.search(r"intersphinx|mathjax|https?:", config)

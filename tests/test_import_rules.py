@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": {"data", "tokens", "model", "divergence", "objectives", "measure", "train", "errors"},
 }
 # The surface and the command line may import everything; nobody imports them.
-OPEN = {"__init__", "__main__", "cli", "commands"}
+OPEN = {"__init__", "__main__", "cli", "commands", "flags"}
 
 # Modules whose import, with everything that it brings along, must be quick.
 LIGHT = re.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -21,24 +22,34 @@ TOP = """\
 <!-- Written by docs/reference/make_cli.py from the commands in src/kilter/commands.py and their settings. -->
 
 Every command prints this with `--help`. Where a command has `--config`, each flag is also a setting of that name in a
-TOML file, with `_` for `-`: `--max-length 512` is `max_length = 512`. Flags come first, then the file, then the defaults;
-`--print-config` prints such a file. A flag of yes or no has an opposite: `--skip-bad` and `--no-skip-bad`. A flag that takes
-several values takes them one after the other.
+TOML file, with `_` for `-`: `--max-length 512` is `max_length = 512`. Flags come first, then the file, then the
+defaults; `--print-config` prints such a file. A flag of yes or no has an opposite: `--skip-bad` and `--no-skip-bad`. A
+flag that takes several values takes them one after the other.
 
 """
 
 HEADS = ("flag", "takes", "default", "what it is")
-KINDS = {"integer": "whole number", "number": "number", "string": "text", "object": "NAME=VALUE, ...", "boolean": ""}
+KINDS = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "object": "FIELD=COLUMN,...",
+    "boolean": "yes or no",
+}
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "less than"}
 
 
 class Setting(NamedTuple):
-    """A row of the page."""
+    """A row of the page; what has no flag is told by its place."""
 
     flag: str
     takes: str
     default: str
     help: str
+
+    @property
+    def is_flag(self) -> bool:
+        return self.flag.startswith("`--")
 
 
 def page() -> str:
@@ -55,25 +66,31 @@ def names() -> list[str]:
 def section(command: str) -> str:
     """A command's heading, what it does, and a table of flags for each subject."""
     found = settings(command)
+    flags = by_subject(name for name in found if found[name].is_flag)
+    subjects = {"Arguments": [name for name in found if not found[name].is_flag], **flags}
     parts = [f"\n## kilter {command}\n\n{_help(command)}\n"]
-    for subject, known in by_subject(found).items():
-        parts.append(f"\n### {subject}\n\n" + _table(HEADS, [found[name] for name in known]))
+    for subject, known in subjects.items():
+        if known:
+            parts.append(f"\n### {subject}\n\n" + _table(HEADS, [found[name] for name in known]))
     return "".join(parts)
 
 
 def settings(command: str) -> dict[str, Setting]:
-    """Every setting of a command, by its name."""
+    """Every setting of a command, by its name; one that is told by its place, by what it is called in help."""
     called = app[command]
     schemas = dict(_schemas(called))
     found = {}
     for argument in called.assemble_argument_collection():
         if not argument.show:
             continue  # the model itself, whose fields are arguments
-        name = argument.field_info.name
+        help_, flags = _cell(argument.parameter.help or ""), [n for n in argument.names if n not in argument.negatives]
+        if argument.field_info.kind is inspect.Parameter.VAR_POSITIONAL:
+            found[argument.name] = Setting(f"`{argument.name}`", "text, one or more", "", help_)
+            continue
+        name = str(argument.field_info.name)
         schema = schemas.get(name, {"type": "boolean"} if argument.hint is bool else {"type": "string"})
         default = "*required*" if argument.required else _default(argument.field_info.default)
-        flag = f"`{argument.name}`"
-        found[name] = Setting(flag, takes(schema), default, _cell(argument.parameter.help or ""))
+        found[name] = Setting(", ".join(f"`{flag}`" for flag in flags), takes(schema), default, help_)
     return found
 
 
@@ -98,7 +115,7 @@ def _schemas(called: App) -> Iterator[tuple[str, dict[str, Any]]]:
     for hint in get_type_hints(called.default_command).values():
         for model in (hint, *getattr(hint, "__args__", ())):
             if inspect.isclass(model) and issubclass(model, BaseModel):
-                yield from model.model_json_schema()["properties"].items()
+                yield from model.model_json_schema(by_alias=False)["properties"].items()
 
 
 def _default(value: Any) -> str:
@@ -114,7 +131,10 @@ def _help(command: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    """Help as a cell of a table, with flags as code."""
+    return re.sub(
+        r"(?<![\w-])--[a-z][\w-]*", r"`\g<0>`", " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    )
 
 
 def _table(heads: tuple[str, ...], rows: list[Any]) -> str:

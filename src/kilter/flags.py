@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 # A setting's subject is the same in every command that has it.
 SUBJECTS: dict[str, tuple[str, ...]] = {
-    "Model": ("model", "reference", "against", "from_scratch", "strict"),
+    "Model": ("model", "from_scratch", "reference", "against", "strict"),
     "Data": ("data", "prompts", "columns", "format", "skip_bad", "last"),
-    "Run": ("out", "overwrite", "resume", "config", "print_config", "seed", "save_every", "keep"),
+    "Run and output": ("out", "overwrite", "as_json", "resume", "config", "print_config", "seed", "save_every", "keep"),
     "Text and length": ("style", "max_prompt", "max_length", "on_overflow"),
     "Objective": ("objective", "beta", "label_smoothing", "desirable_weight", "undesirable_weight"),
     "Training": (
@@ -32,6 +32,8 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "World": ("sentences", "sft_epochs", "pairs", "align_epochs", "held_out"),
 }  # fmt: skip
 OTHER = "Other"
+# What a flag takes, where its type would not say it.
+TAKES = {"columns": "FIELD=COLUMN,..."}
 
 
 def by_subject(settings: Iterable[str]) -> dict[str, list[str]]:
@@ -53,6 +55,7 @@ class PanelsBySubject:
             return
         # What is only told by its place has no flag; it is called as it is shown.
         entries = {_setting(entry.positive_names) or str(entry.positional_label): entry for entry in panel.entries}
+        entries |= {name: entries[name].copy(metavar=shown) for name, shown in TAKES.items() if name in entries}
         subjects = by_subject(entries)
         for subject, names in subjects.items():
             title = panel.title if list(subjects) == [OTHER] else subject

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data.damage import Case, cases
+from data.damage import BOMB, Case, cases
+from kilter.data import files
 from kilter.data.reading import read_records
 from kilter.errors import DataError
 
@@ -23,8 +24,12 @@ def test_no_two_cases_have_one_name() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_spoilt_file_is_refused_with_place_field_and_remedy(name: str, tmp_path: Path) -> None:
+def test_a_spoilt_file_is_refused_with_place_field_and_remedy(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case: Case = CASES[name]
+    monkeypatch.setattr(files, "LARGEST_UNPACKED", BOMB // 2)
+    monkeypatch.setattr(files, "LARGEST_RATIO", 2)
     path = tmp_path / f"data{case.ending}"
     path.write_bytes(case.content)
     with pytest.raises(DataError) as caught:

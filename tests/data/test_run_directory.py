@@ -300,8 +300,10 @@ def test_a_configuration_is_one_line_a_key() -> None:
 
 _scalars = st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 
+_values = _scalars | st.lists(_scalars) | st.dictionaries(st.text(), _scalars)
 
-@given(st.dictionaries(st.text(), _scalars | st.lists(_scalars) | st.none()))
+
+@given(st.dictionaries(st.text(), _values | st.none()))
 def test_a_configuration_survives_toml(config: dict[str, object]) -> None:
     assert tomllib.loads(to_toml(config)) == {key: value for key, value in config.items() if value is not None}
 
@@ -310,6 +312,11 @@ def test_not_a_number_survives_toml() -> None:
     assert math.isnan(tomllib.loads(to_toml({"x": math.nan}))["x"])
 
 
-def test_a_value_that_is_not_flat_is_a_bug() -> None:
+def test_a_table_is_written_in_a_line() -> None:
+    table = {"a b": 1, 'c"': ["d"], "e": {}}
+    assert tomllib.loads(to_toml({"x": table, "y": 2})) == {"x": table, "y": 2}
+
+
+def test_a_value_that_toml_has_not_is_a_bug() -> None:
     with pytest.raises(TypeError, match="no TOML for"):
-        to_toml({"table": {"a": 1}})
+        to_toml({"set": {1}})

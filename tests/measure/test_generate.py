@@ -61,6 +61,13 @@ def run(*, terminal: bool = False, width: int = 80, **settings: Any) -> tuple[Ge
     return generate(GenerateConfig(**given), console), stream.getvalue()
 
 
+def test_columns_are_taken_for_prompts(save: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "questions.csv"
+    path.write_text("id,question\n1,how big?\n2,how old?\n")
+    _, text = run(model=save("m"), prompts=[str(path)], columns={"prompt": "question"})
+    assert "2 prompts, format prompt (prompts, whatever answers stand beside them), ignored keys: id" in text
+
+
 def test_one_model_answers_every_distinct_prompt_in_the_order_of_the_file(
     save: Callable[..., str], prompts: Path
 ) -> None:
@@ -68,7 +75,7 @@ def test_one_model_answers_every_distinct_prompt_in_the_order_of_the_file(
     (evaluation,) = found.answers.values()
     assert found.complete
     assert len(evaluation.scored) == 6
-    assert "3 prompts, format lines (a prompt a line)" in text
+    assert "3 prompts, format prompt (prompts, whatever answers stand beside them)" in text
     assert "1 the same as an earlier one, answered once" in text
     assert text.index("=== prompt 1, ") < text.index("Human: what is a bee?") < text.index("=== prompt 2, ")
     assert f"=== prompt 2, {prompts}:3" in text
@@ -211,7 +218,7 @@ def test_what_cannot_be_answered_is_refused_with_what_to_do(save: Callable[..., 
     with pytest.raises(DataError, match="No such file"):
         run(model=model, prompts=folder / "none.txt")
     (folder / "blank.txt").write_text("\n \n")
-    with pytest.raises(DataError, match="has no prompts; expected one a line"):
+    with pytest.raises(DataError, match="has no rows; expected a prompt a line"):
         run(model=model, prompts=folder / "blank.txt")
     (folder / "text.jsonl").write_text('{"text": "a document"}\n')
     with pytest.raises(DataError, match="prompt-messages"):

@@ -17,9 +17,9 @@ ACCEPTED = (
 
 def _as_names(given: Any) -> Any:
     sources = [given] if isinstance(given, str | os.PathLike) else given
-    if not isinstance(sources, Sequence):
-        return given
-    names = [os.fspath(source) if isinstance(source, os.PathLike) else source for source in sources]
+    if not isinstance(sources, Sequence) or not all(isinstance(source, str | os.PathLike) for source in sources):
+        raise ValueError("should be the name of a file, or a list of names")
+    names = [os.fspath(source) for source in sources]
     if not names:
         raise ValueError("names no file; give at least one")
     # The command line takes a hyphen for a flag's beginning, and says /dev/stdin.

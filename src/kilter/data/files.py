@@ -177,6 +177,7 @@ def _raw(file: DataFile, stack: ExitStack) -> tuple[BinaryIO, int]:
     """The file as it lies, to be read at any place, and its size; what flows is kept in a temporary file first."""
     if file.path is None:
         _check_alone(file.name)
+        _check_flows(file.name)
         raw = stack.enter_context(_spooled(sys.stdin.buffer.read, file.name, LARGEST_PIPE))
     elif _is_regular(file.path, file.name):
         raw = stack.enter_context(file.path.open("rb"))
@@ -213,6 +214,12 @@ def _is_regular(path: Path, name: str) -> bool:
 def _check_alone(name: str) -> None:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise DataError(f"{name}: can be read once, and every worker has to; save it as a file first")
+
+
+def _check_flows(name: str) -> None:
+    if sys.stdin is None or sys.stdin.isatty():
+        what = "closed" if sys.stdin is None else "a terminal"
+        raise DataError(f"{name}: is {what}; expected rows; name a file, or give one by `<`")
 
 
 def _near(path: Path) -> str:

@@ -62,18 +62,13 @@ def fetched(name: str) -> list[HubFile]:
     revision = None if parts["revision"] is None else unquote(parts["revision"])
     asked = f"hf://datasets/{repository}" + (f"@{parts['revision']}" if parts["revision"] else "")
     hub = _Hub(repository, asked)
-    if _in_cache_alone(revision, glob):
-        return [hub.file(glob, str(revision), hub.download(glob, str(revision)), "")]
+    pinned = revision is not None and bool(_COMMIT.fullmatch(revision))
+    if revision is not None and pinned and (path := hub.cached(glob, revision)) is not None:
+        return [hub.file(glob, revision, path, "")]  # nothing to ask the hub
     commit, files = hub.files(revision)
     chosen = _matching(files, glob, asked) if glob else _train_split(files, asked)
-    pinned = revision is not None and _COMMIT.fullmatch(revision)
     note = "" if pinned else f"the newest commit of {revision or 'its main branch'}; name it as here to pin it"
     return [hub.file(file, commit, hub.download(file, commit), note) for file in chosen]
-
-
-def _in_cache_alone(revision: str | None, glob: str) -> bool:
-    """Whether there is nothing to ask the hub: one file of one commit is meant."""
-    return revision is not None and bool(_COMMIT.fullmatch(revision) and glob) and not re.search(r"[*?\[]", glob)
 
 
 class _Hub:
@@ -96,6 +91,13 @@ class _Hub:
         api = self._library.HfApi()
         found: Any = self._told(lambda: api.dataset_info(self._repository, revision=revision, timeout=SECONDS))
         return str(found.sha), sorted(sibling.rfilename for sibling in found.siblings or [])
+
+    def cached(self, file: str, commit: str) -> Path | None:
+        """Where a file of a commit lies in the cache; None if it does not, or is no file but a glob."""
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(self._repository, file, revision=commit, repo_type="dataset") if file else None
+        return Path(path) if isinstance(path, str) and Path(path).is_file() else None
 
     def download(self, file: str, commit: str) -> Path:
         return Path(
@@ -171,6 +173,8 @@ def _train_split(files: Sequence[str], asked: str) -> list[str]:
     for file in files:
         if _READABLE.search(file) and not _NO_ROWS.search(file):
             tables.setdefault(_SHARD.sub("", file), []).append(file)
+    if not tables:
+        raise DataError(f"{asked}: holds no files of rows; expected JSONL, JSON, CSV, TSV, Parquet or Arrow")
     meant = [name for name in tables if "train" in name.lower()]
     if not meant and len(tables) == 1:
         meant = list(tables)

@@ -51,9 +51,13 @@ def _separated_rows(stream: BinaryIO, file: str, separator: str) -> Iterator[Par
         except StopIteration:
             return
         except csv.Error as error:
+            reason = printable(str(error))
             if lines.at_end or reader.line_num > line or header is None:
-                raise DataError(_open_quote(file, line, error)) from None
-            yield Origin(file, line), RowError("", f"is not quoted as CSV is: {error}; expected {_QUOTING}")
+                raise DataError(_open_quote(file, line, reason)) from None
+            yield (
+                Origin(file, line),
+                RowError("", f"is not quoted as CSV is: {reason}; expected {_QUOTING}"),
+            )
             continue
         if not cells:
             continue
@@ -99,7 +103,7 @@ class _TextLines:
         return None if flaw is None or flaw[0] < line else flaw[1]
 
 
-def _open_quote(file: str, line: int, error: csv.Error) -> str:
+def _open_quote(file: str, line: int, error: str) -> str:
     return (
         f"{file}:{line}: a cell of the row that begins here is quoted so that it is not clear where the row ends "
         f"({error}); expected {_QUOTING}; mend it there, as the rows after it cannot be told apart"
@@ -230,7 +234,7 @@ def _batch_rows(batches: Iterable[Any], file: str, most: int) -> Iterator[Parsed
 def _as_rows(batch: Any) -> list[Row] | list[Row | RowError]:
     try:
         return batch.to_pylist()  # type: ignore[no-any-return]
-    except (ValueError, OverflowError, KeyError):
+    except (ValueError, OverflowError, LookupError):
         return [_as_row(batch, place) for place in range(batch.num_rows)]
 
 
@@ -241,7 +245,7 @@ def _as_row(batch: Any, place: int) -> Row | RowError:
             row[name] = batch.column(name)[place].as_py()
         except UnicodeDecodeError as error:
             return RowError(printable(name), why_not_text(error))
-        except (ValueError, OverflowError, KeyError) as error:
+        except (ValueError, OverflowError, LookupError) as error:
             said = printable(" ".join(str(error).split()), 200)
             return RowError(printable(name), f"cannot be read ({said}); expected text, numbers, lists or objects")
     return row

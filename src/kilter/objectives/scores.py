@@ -24,6 +24,12 @@ class LabelledScores(NamedTuple):
 
     `mismatched_A` are scores of answers under prompts they were not given to: a method's estimate of how far the
     policy has moved as a whole.
+
+    >>> import torch
+    >>> from kilter.objectives import kto
+    >>> one = torch.zeros(1)
+    >>> kto(LabelledScores(desirable_A=one, undesirable_A=one, mismatched_A=one))
+    tensor([0.5000, 0.5000])
     """
 
     desirable_A: Tensor

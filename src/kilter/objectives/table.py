@@ -120,7 +120,11 @@ def objective(name: str, takes: Collection[str] = ("pairs", "labelled", "answers
 
 
 def resolve_options(name: str, given: Mapping[str, float | None]) -> dict[str, float]:
-    """An objective's options with what was given (None: not given); one that it does not use is an error."""
+    """An objective's options with what was given (None: not given); one that it does not use is an error.
+
+    >>> resolve_options("dpo", {"beta": 0.3, "label_smoothing": None})
+    {'beta': 0.3, 'label_smoothing': 0.0}
+    """
     known = objective(name).options
     chosen = {key: value for key, value in given.items() if value is not None}
     unused = [key for key in chosen if key not in known]

@@ -36,6 +36,12 @@ def pack(units: Sequence[Sequence[TokenSequence]], *, node_budget: int, sharing_
 
     Units with a common prompt come together and share it. A unit above the budget is split, its prompt repeated.
     Raises ConfigError where a single sequence is longer than the budget.
+
+    >>> def pair(*prompt: int) -> list[TokenSequence]:
+    ...     return [TokenSequence(np.array([*prompt, answer], np.int32), len(prompt)) for answer in (1, 2)]
+    >>> packing = pack([pair(7, 8, 9), pair(5, 6)], node_budget=5)
+    >>> [len(micro.tree) for micro in packing.micro_batches]
+    [4, 5]
     """
     longest = max((len(s.ids) for unit in units for s in unit), default=0)
     if longest > node_budget:

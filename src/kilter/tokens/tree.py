@@ -29,6 +29,15 @@ class TokenTree:
     A completion is its first and last node and a run of edges, `edge_start_C[c]` to `edge_start_C[c + 1]`, each a
     node and a weight. A node is scored from its parent, so the first token of a root cannot be scored: `unscored`
     counts the edges lost that way. Edges of weight zero are not stored.
+
+    Two answers to the prompt 7 8 that begin alike:
+
+    >>> answers = [[7, 8, 1, 2], [7, 8, 1, 3]]
+    >>> tree = TokenTree.build([TokenSequence(np.array(ids, np.int32), first=2) for ids in answers])
+    >>> tree.ids_T, tree.parent_T
+    (array([7, 8, 1, 2, 3], dtype=int32), array([-1,  0,  1,  2,  2]))
+    >>> tree.path(4)
+    array([0, 1, 2, 4])
     """
 
     ids_T: Ids
