@@ -101,6 +101,11 @@ def test_eos_in_a_text_is_told_at_its_end_and_within() -> None:
     assert facts.other_special.rows == 0
 
 
+def test_tokens_that_stand_for_anything_are_told() -> None:
+    facts = facts_of(pair("a", "b", "c", 1), pair("a", "b", "ü", 2))
+    assert (found(facts.unknown), facts.other_special.rows) == ((1, [2]), 0)
+
+
 def test_rows_that_the_template_refuses_are_told_with_the_reason() -> None:
     chat = tuple((Message("user", text),) for text in ("a", "a </s>"))
     answers = (Message("assistant", "b"),), (Message("assistant", "c"),)

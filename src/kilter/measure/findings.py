@@ -146,6 +146,12 @@ def _of_special_tokens(tokens: TokenFacts) -> Iterator[Finding]:
         ),
         (False, tokens.inner_eos, "have EOS within an answer", "A model would stop there; split or mend them."),
         (False, tokens.other_special, "of text hold other special tokens", "They are read as such, not as text."),
+        (
+            False,
+            tokens.unknown,
+            "hold characters that the tokenizer does not know",
+            "The model sees one token for all of them; take a model that knows them.",
+        ),
     ):
         if found.rows:
             yield _finding(must, f"{_rows(found.rows)} {what}", found, remedy)
@@ -170,9 +176,10 @@ def _of_copies(facts: Facts) -> Iterator[Finding]:
             "Split by prompt, so that the evaluation asks something new.",
         )
     if found.contradictory:
+        says = "says" if found.contradictory == 1 else "say"
         yield Finding(
             False,
-            f"{_rows(found.contradictory)} say the opposite of an earlier row about the same answers",
+            f"{_rows(found.contradictory)} {says} the opposite of an earlier one about the same answers",
             found.contradictory,
             _strings(found.listed_contradictory),
             "They cancel out. Keep them if people disagreed; else find out which is right.",

@@ -64,6 +64,7 @@ class TokenFacts:
     doubled_bos: Found
     inner_eos: Found
     other_special: Found
+    unknown: Found  # rows with a token for what the tokenizer does not know
 
 
 def token_facts(
@@ -164,7 +165,9 @@ class _Counting:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, longest: int | None) -> None:
         self._longest = longest
         self._bos_text, self._eos_text = (str(text) for text in (tokenizer.bos_token or "", tokenizer.eos_token or ""))
-        self._bos, self._eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self._bos, self._eos, self._unknown = (
+            tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id
+        )  # fmt: skip
         added = tokenizer.added_tokens_decoder
         self._special = np.zeros(max([*added, *tokenizer.all_special_ids, len(tokenizer)]) + 1, bool)
         self._special[[i for i, token in added.items() if token.special] + tokenizer.all_special_ids] = True
@@ -176,6 +179,7 @@ class _Counting:
             name: _Tally()
             for name in (
                 "refused", "overlong", "same_ids", "text_bos", "text_eos", "doubled_bos", "inner_eos", "other_special",
+                "unknown",
             )
         }  # fmt: skip
 
@@ -185,9 +189,10 @@ class _Counting:
             self._tallies["refused"].add(origin, reason)
         for row in block.rows:
             self._count(row)
-        texts = [row for row in block.rows if isinstance(row.record.prompt, str)]
-        if texts:
-            self._look_for_special_tokens(texts)
+            if isinstance(row.record.prompt, str):
+                self._look_at_ends(row.record)
+        if block.rows:
+            self._look_for_special_tokens(block.rows)
 
     def facts(self) -> TokenFacts:
         parts = (part for part in ("prompt", *PARTS, "together") if part in self._lengths)
@@ -230,29 +235,32 @@ class _Counting:
         if isinstance(record, Pair) and np.array_equal(sequences[0].ids, sequences[1].ids):
             self._tallies["same_ids"].add(record.origin)
 
+    def _look_at_ends(self, record: Record) -> None:
+        """Of a row of text."""
+        if self._bos_text and str(record.prompt).startswith(self._bos_text):
+            self._tallies["text_bos"].add(record.origin)
+        answers = (str(answer).rstrip() for _, answer in answers_of(record))
+        if self._eos_text and any(answer.endswith(self._eos_text) for answer in answers):
+            self._tallies["text_eos"].add(record.origin)
+
     def _look_for_special_tokens(self, rows: Sequence[_Row]) -> None:
-        """In rows of text, for conversations that hold such tokens are refused."""
-        for record, _ in rows:
-            assert isinstance(record.prompt, str)
-            if self._bos_text and record.prompt.startswith(self._bos_text):
-                self._tallies["text_bos"].add(record.origin)
-            answers = (str(answer).rstrip() for _, answer in answers_of(record))
-            if self._eos_text and any(answer.endswith(self._eos_text) for answer in answers):
-                self._tallies["text_eos"].add(record.origin)
+        """Those that were text are looked for in rows of text, for conversations that hold any are refused."""
         sequences = [sequence for row in rows for sequence in row.sequences]
+        row_S = np.repeat(np.arange(len(rows)), [len(row.sequences) for row in rows])
+        text_S = np.array([isinstance(row.record.prompt, str) for row in rows])[row_S]
         ids_T = np.concatenate([sequence.ids for sequence in sequences])
         end_S = np.cumsum([len(sequence.ids) for sequence in sequences])
         start_S = np.concatenate([[0], end_S[:-1]])
         answer_S = start_S + [sequence.first for sequence in sequences]
         is_bos_T, is_eos_T = ids_T == self._bos, ids_T == self._eos
-        other_T = self._special[ids_T] & ~is_bos_T & ~is_eos_T
+        is_unknown_T = (ids_T == self._unknown) & ~is_bos_T & ~is_eos_T
+        is_other_T = self._special[ids_T] & ~is_bos_T & ~is_eos_T & ~is_unknown_T
         second_S = np.minimum(start_S + 1, end_S - 1)
-        twice_S = is_bos_T[start_S] & is_bos_T[second_S] & (second_S > start_S) & (second_S < end_S - 1)
-        row_S = np.repeat(np.arange(len(rows)), [len(row.sequences) for row in rows])
         for name, flag_S in (
-            ("doubled_bos", twice_S),
-            ("inner_eos", _any_within(is_eos_T, answer_S, end_S - 1)),
-            ("other_special", _any_within(other_T, start_S, end_S)),
+            ("doubled_bos", text_S & is_bos_T[start_S] & is_bos_T[second_S] & (second_S < end_S - 1)),
+            ("inner_eos", text_S & _any_within(is_eos_T, answer_S, end_S - 1)),
+            ("other_special", text_S & _any_within(is_other_T, start_S, end_S)),
+            ("unknown", _any_within(is_unknown_T, start_S, end_S)),
         ):
             for place in np.unique(row_S[flag_S]).tolist():
                 self._tallies[name].add(rows[place].record.origin)
