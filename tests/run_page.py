@@ -1,7 +1,7 @@
 """Runs the steps of a page one after the other in one process, which loads torch once: `run_page.py < steps.json`.
 
-A step is ["kilter", arguments...] or ["python", code]. What each printed is written as a JSON list; the first that fails
-ends the process with its message.
+A step is ["kilter", arguments...] or ["python", code]. What each printed is written as a JSON list; the first that
+fails ends the process with its message.
 """
 
 from __future__ import annotations
