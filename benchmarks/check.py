@@ -40,8 +40,7 @@ def main() -> None:
 
 def write_repeated(source: Path, path: Path, pairs: int) -> None:
     """Numbers go in after the first words of the human, the same in both answers."""
-    opened = gzip.open(source, "rt") if source.suffix == ".gz" else source.open()
-    with opened as stream:
+    with gzip.open(source, "rt") if source.suffix == ".gz" else source.open() as stream:
         rows = [row for line in stream if usable(row := json.loads(line))]
     staging = path.with_suffix(".part")
     with staging.open("w") as stream:

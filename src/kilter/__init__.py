@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kilter import divergence, objectives
+    from kilter.data.config import ConvertConfig
+    from kilter.data.convert import convert
     from kilter.data.reading import read_demonstrations, read_pairs, read_prompts, read_records
     from kilter.errors import KilterError
     from kilter.measure.config import GenerateConfig, ScoreConfig
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlignConfig",
+    "ConvertConfig",
     "Encoder",
     "GenerateConfig",
     "KilterError",
@@ -45,6 +48,7 @@ __all__ = [
     "TransformersSampler",
     "__version__",
     "align",
+    "convert",
     "divergence",
     "generate",
     "load_scorer",
@@ -61,6 +65,7 @@ __all__ = [
 
 _MODULE_OF = {
     "AlignConfig": "kilter.train.config",
+    "ConvertConfig": "kilter.data.config",
     "Encoder": "kilter.tokens.encoding",
     "GenerateConfig": "kilter.measure.config",
     "KilterError": "kilter.errors",
@@ -73,6 +78,7 @@ _MODULE_OF = {
     "TokenTree": "kilter.tokens.tree",
     "TransformersSampler": "kilter.model.sampler",
     "align": "kilter.train.align",
+    "convert": "kilter.data.convert",
     "generate": "kilter.measure.generate",
     "load_scorer": "kilter.model.loading",
     "load_tokenizer": "kilter.model.loading",

@@ -39,8 +39,15 @@ from kilter.data.records import Content, Message, Origin, Pair, Ranking
 
 # Where raters' scores of the two answers are found, whatever else a format is made of.
 SCORE_KEYS: Mapping[str, tuple[str, ...]] = {
-    "chosen": ("score_chosen", "chosen_score", "chosen-rating", "chosen_rating", "rating_chosen"),
-    "rejected": ("score_rejected", "rejected_score", "rejected-rating", "rejected_rating", "rating_rejected"),
+    "chosen": ("score_chosen", "chosen_score", "chosen-rating", "chosen_rating", "chosen_avg_rating", "rating_chosen"),
+    "rejected": (
+        "score_rejected",
+        "rejected_score",
+        "rejected-rating",
+        "rejected_rating",
+        "rejected_avg_rating",
+        "rating_rejected",
+    ),
 }
 
 

@@ -106,7 +106,7 @@ def recognise(rows: Sequence[tuple[Origin, Row]], wanted: Collection[type[Any]])
     raise DataError(
         f"{origin}: found {_summary(row)}, which fits no format; {_hint(row)}"
         f"rename the keys with --columns (chosen=YOUR_KEY,...), or rearrange them, to fit one of:\n"
-        f"{_listing(accepted)}"
+        f"{_listing(sorted(accepted, key=lambda known: len(known.keys.keys() - row.keys()) / len(known.keys)))}"
     )
 
 
@@ -210,10 +210,10 @@ _ANSWERERS = ("assistant", "gpt", "chatgpt", "function_call", "tool_call")
 
 
 def _holds(without: Collection[str] = (), **looks: Callable[[object], bool]) -> Fits:
-    absent = tuple(without)
+    """Rows whose values look right, and that have nothing under the keys they are to be `without`."""
     return lambda row: (
         all(looks_right(row.get(key)) for key, looks_right in looks.items())
-        and all(row.get(key) is None for key in absent)
+        and all(row.get(key) is None for key in without)
     )
 
 
@@ -630,7 +630,7 @@ PROMPT_FORMATS: dict[str, Format] = {
             lambda row: (
                 _said(row.get("prompt"))
                 and all(row.get(key) is None for key in _COMPARED)
-                and not (row.get("completion") is not None and _labelled(row))
+                and not FORMATS["kto"].fits(row)
             ),
             answers.prompt,
             _CHAT,

@@ -51,12 +51,12 @@ def _separated_rows(stream: BinaryIO, file: str, separator: str) -> Iterator[Par
         except StopIteration:
             return
         except csv.Error as error:
-            flaw = printable(str(error))
+            reason = printable(str(error))
             if lines.at_end or reader.line_num > line or header is None:
-                raise DataError(_open_quote(file, line, flaw)) from None
+                raise DataError(_open_quote(file, line, reason)) from None
             yield (
                 Origin(file, line),
-                RowError("", f"is not quoted as CSV is: {flaw}; expected {_QUOTING}"),
+                RowError("", f"is not quoted as CSV is: {reason}; expected {_QUOTING}"),
             )
             continue
         if not cells:
