@@ -11,6 +11,7 @@ import pytest
 
 from kilter import commands
 from kilter.cli import app
+from kilter.flags import OTHER, SUBJECTS, by_subject
 from kilter.objectives import OBJECTIVES
 
 COMMANDS = ("align", "sft", "check", "score", "generate", "convert", "demo")
@@ -59,6 +60,41 @@ def test_help_says_of_each_command_what_its_function_says() -> None:
 def test_help_of_align_names_every_objective_that_learns_from_pairs() -> None:
     named = set(re.findall(r"\w+", kilter("align", "--help").stdout))
     assert {name for name, row in OBJECTIVES.items() if row.takes != "answers"} <= named
+
+
+def test_every_flag_has_a_subject_and_every_subject_a_flag() -> None:
+    settings = {
+        str(argument.field_info.name)
+        for name in COMMANDS
+        for argument in app[name].assemble_argument_collection()
+        if argument.show and argument.name.startswith("--")
+    }
+    subjects = by_subject(settings)
+    assert OTHER not in subjects
+    assert {name for names in subjects.values() for name in names} == settings
+    assert list(subjects) == list(SUBJECTS)
+    assert len([name for names in SUBJECTS.values() for name in names]) == len(settings)
+
+
+def test_settings_without_a_subject_come_last() -> None:
+    assert by_subject(["novel", "beta", "data"]) == {"Data": ["data"], "Objective": ["beta"], OTHER: ["novel"]}
+
+
+def test_help_shows_each_flag_once_in_the_panel_of_its_subject() -> None:
+    help_ = kilter("align", "--help").stdout
+    assert help_.startswith("Usage: kilter align ")
+    panels = dict(re.findall(r"─ (\w[\w ]*) ─+╮\n(.*?)╰", help_, flags=re.DOTALL))
+    assert list(panels)[:4] == ["Model", "Data", "Run and output", "Text and length"]
+    assert "--lora-rank INT" in panels["Adapters"]
+    assert "--columns FIELD=COLUMN,..." in panels["Data"]
+    for argument in app["align"].assemble_argument_collection():
+        if argument.show:
+            flag = re.compile(rf"(?<![\w-]){argument.name}(?![\w-]).*│$", flags=re.MULTILINE)
+            assert sum(bool(re.search(rf"^│[ *]+{flag.pattern}", text, re.MULTILINE)) for text in panels.values()) == 1
+
+
+def test_help_shows_what_is_told_by_its_place() -> None:
+    assert re.search(r"─ Arguments ─+╮\n│ PATHS ", kilter("convert", "--help").stdout)
 
 
 def the_one_line(ran: subprocess.CompletedProcess[str]) -> str:

@@ -33,23 +33,24 @@ YOUR_DATA, YOUR_MODEL, TRAINING, FAQ, API = (
 )
 # What is downloaded, or takes minutes, and what stands for it here.
 TINY = "layers=1,hidden=16,heads=2,kv_heads=1,mlp=16,vocabulary=300"
+DOWNLOADED = {"HuggingFaceTB/SmolLM2-135M-Instruct": "small-model"}
+MINUTES = {
+    "range(4000)": "range(120)",
+    "--holdout 400": "--holdout 20",
+    "--from-scratch tiny --epochs 4": f"--from-scratch {TINY} --max-steps 2",
+    "--epochs 3": "--max-steps 2",
+    "--sample-eval 50": "--sample-eval 2",
+}
 SMALLER = {
     README: {
-        "HuggingFaceTB/SmolLM2-135M-Instruct": "small-model",
+        **DOWNLOADED,
         "--from-scratch 8m --epochs 2": f"--from-scratch {TINY}",
         "--max-steps 250": "--max-steps 2",
     },
-    README_ZH: {"HuggingFaceTB/SmolLM2-135M-Instruct": "small-model"},
-    YOUR_MODEL: {"HuggingFaceTB/SmolLM2-135M-Instruct": "small-model"},
-} | {
-    page: {
-        "range(4000)": "range(120)",
-        "--holdout 400": "--holdout 20",
-        "--from-scratch tiny --epochs 4": f"--from-scratch {TINY} --max-steps 2",
-        "--epochs 3": "--max-steps 2",
-        "--sample-eval 50": "--sample-eval 2",
-    }
-    for page in (QUICKSTART, QUICKSTART_ZH)
+    README_ZH: DOWNLOADED,
+    YOUR_MODEL: DOWNLOADED,
+    QUICKSTART: MINUTES,
+    QUICKSTART_ZH: MINUTES,
 }
 # What sets kilter up, and what starts it by a launcher (tests/train/test_workers.py does).
 NOT_RUN = {"make", "pip", "torchrun"}

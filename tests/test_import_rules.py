@@ -30,7 +30,7 @@ OPEN = {"__init__", "__main__", "cli", "commands", "flags"}
 
 # Modules whose import, with everything that it brings along, must be quick.
 LIGHT = re.compile(
-    r"kilter(\.cli|\.commands|\.errors|\.(data|tokens|divergence)(\..+)?|\.\w+\.config|\.train\.machine)?"
+    r"kilter(\.cli|\.commands|\.flags|\.errors|\.(data|tokens|divergence)(\..+)?|\.\w+\.config|\.train\.machine)?"
 )
 HEAVY = {"torch", "transformers"}
 # What only some light modules may load.

@@ -6,8 +6,10 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+from kilter.cli import app
 from kilter.data.formats import FORMATS, PROMPT_FORMATS
 from kilter.model.architectures import ARCHITECTURES
+from kilter.train.config import AlignConfig
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -33,3 +35,18 @@ def test_the_page_of_formats_is_what_the_table_says() -> None:
         section = page.split(f"### {name}\n")[1].split("\n#")[0]
         assert all(f"- `{key}`: {holds}" in section for key, holds in known.keys.items())
         assert known.remarks in section
+
+
+def test_the_page_of_the_command_line_is_what_the_settings_say() -> None:
+    page = written("cli")
+    for name in (name for name in app if not name.startswith("-")):
+        section = page.split(f"\n## kilter {name}\n")[1].split("\n## ")[0]
+        arguments = [argument for argument in app[name].assemble_argument_collection() if argument.show]
+        assert all(section.count(f"\n| `{argument.name}`") == 1 for argument in arguments)
+        assert section.count("\n| `") == len(arguments)
+    section = page.split("\n## kilter align\n")[1].split("\n## ")[0]
+    help_ = AlignConfig.model_fields["label_smoothing"].description
+    assert f"| `--label-smoothing` | number, at least 0, less than 0.5 | | {help_} |" in section
+    assert "| `--schedule` | `linear`, `cosine`, `constant` | `linear` |" in section
+    assert "| `--model` | text | *required* |" in section
+    assert "| `--node-budget` | whole number, at least 2 or `auto` | `2048` |" in section

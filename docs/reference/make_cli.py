@@ -23,8 +23,8 @@ TOP = """\
 
 Every command prints this with `--help`. Where a command has `--config`, each flag is also a setting of that name in a
 TOML file, with `_` for `-`: `--max-length 512` is `max_length = 512`. Flags come first, then the file, then the
-defaults; `--print-config` prints such a file. A flag of yes or no has an opposite: `--skip-bad` and `--no-skip-bad`. A
-flag that takes several values takes them one after the other.
+defaults; `--print-config` prints such a file. Most flags of yes or no have an opposite: `--skip-bad` and
+`--no-skip-bad`. A flag that takes several values takes them one after the other.
 
 """
 
