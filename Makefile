@@ -12,6 +12,7 @@ BENCHMARKS = \
 	"answers.py" \
 	"evaluation.py" \
 	"ways_to_train.py --data $(DATA) --work $(BENCH_WORK)" \
+	"check.py --model $(BENCH_WORK)/8m --data $(DATA)/hh_harmless_test.jsonl.gz --work $(BENCH_WORK)" \
 	"packing.py --model $(BENCH_WORK)/8m --data $(DATA)/hh_harmless_test.jsonl.gz"
 
 PIP_INSTALL = $(VENV)/bin/python -m pip install -c constraints.txt

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from kilter.data.convert import convert
     from kilter.data.reading import read_demonstrations, read_pairs, read_prompts, read_records
     from kilter.errors import KilterError
-    from kilter.measure.config import GenerateConfig, ScoreConfig
+    from kilter.measure.check import check
+    from kilter.measure.config import CheckConfig, GenerateConfig, ScoreConfig
     from kilter.measure.generate import generate
     from kilter.measure.score import score
     from kilter.model.loading import load_scorer, load_tokenizer
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlignConfig",
+    "CheckConfig",
     "ConvertConfig",
     "Encoder",
     "GenerateConfig",
@@ -48,6 +50,7 @@ __all__ = [
     "TransformersSampler",
     "__version__",
     "align",
+    "check",
     "convert",
     "divergence",
     "generate",
@@ -65,6 +68,7 @@ __all__ = [
 
 _MODULE_OF = {
     "AlignConfig": "kilter.train.config",
+    "CheckConfig": "kilter.measure.config",
     "ConvertConfig": "kilter.data.config",
     "Encoder": "kilter.tokens.encoding",
     "GenerateConfig": "kilter.measure.config",
@@ -78,6 +82,7 @@ _MODULE_OF = {
     "TokenTree": "kilter.tokens.tree",
     "TransformersSampler": "kilter.model.sampler",
     "align": "kilter.train.align",
+    "check": "kilter.measure.check",
     "convert": "kilter.data.convert",
     "generate": "kilter.measure.generate",
     "load_scorer": "kilter.model.loading",
