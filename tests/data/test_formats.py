@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -526,7 +527,16 @@ def test_a_row_of_no_format_is_refused_with_its_keys_and_every_format() -> None:
         recognise([(HERE, {"riddle": "q", "an\x1bswer": 4})], {Demonstration})
     said = str(caught.value)
     assert "riddle (text), an\\x1bswer (a number)" in said
-    assert all(f"  {name} " in said for name in serving([Demonstration]))
+    assert all(re.search(rf"\b{name}\b", said) for name in serving([Demonstration]))
+
+
+def test_formats_that_a_row_nearly_fits_come_first_with_their_keys() -> None:
+    with pytest.raises(DataError, match="no format") as caught:
+        recognise([(HERE, {"history": "q", "human_ref_A": "a", "human_ref_B": "b"})], {Pair, Labelled})
+    lines = str(caught.value).splitlines()
+    assert lines[1].startswith("  shp                 history (text), human_ref_A (text), human_ref_B (text), labels ")
+    assert {line.split()[0] for line in lines[2:-1]} >= {"pair-text", "kto"}
+    assert lines[-1].startswith("or of these: pair-text-implicit, ")
 
 
 # Words for users.

@@ -103,11 +103,21 @@ def recognise(rows: Sequence[tuple[Origin, Row]], wanted: Collection[type[Any]])
                 f"{origin}: found {_NAMES[known.yields]}, format {known.name} ({known.title}); expected {kinds}; "
                 f"give a file in one of these formats:\n{_listing(accepted)}"
             )
+    near = _near(row, accepted)
+    others = [known.name for known in accepted if known not in near]
     raise DataError(
         f"{origin}: found {_summary(row)}, which fits no format; {_hint(row)}"
-        f"rename the keys with --columns (chosen=YOUR_KEY,...), or rearrange them, to fit one of:\n"
-        f"{_listing(sorted(accepted, key=lambda known: len(known.keys.keys() - row.keys()) / len(known.keys)))}"
+        f"rename the keys with --columns (chosen=YOUR_KEY,...), or rearrange them, to fit one of:\n{_listing(near)}"
+        + (f"\nor of these: {', '.join(others)}" if others else "")
     )
+
+
+def _near(row: Row, formats: Sequence[Format]) -> list[Format]:
+    """Return the formats whose keys the row has, those that lack least first, and then the plainest of each kind."""
+    sharing = [known for known in formats if row.keys() & known.keys]
+    sharing.sort(key=lambda known: len(known.keys.keys() - row.keys()) / len(known.keys))
+    first = {known.yields: known for known in reversed(formats)}.values()
+    return sharing[:6] + [known for known in formats if known in first and known not in sharing[:6]]
 
 
 def _hint(row: Row) -> str:

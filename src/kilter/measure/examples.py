@@ -94,11 +94,12 @@ def _chosen(records: Sequence[Record]) -> list[Record]:
 def _said(content: Content) -> tuple[Stretch, ...]:
     if isinstance(content, str):
         return (Stretch(content, True),)
-    return tuple(
-        Stretch(f"{turn.role}: " if part == 0 else turn.content, bool(part) and turn.role == "assistant")
-        for turn in content
-        for part in range(2)
-    )
+    stretches = []
+    for turn in content:
+        newline = "\n" if stretches else ""
+        stretches.append(Stretch(f"{newline}{turn.role}: ", scored=False))
+        stretches.append(Stretch(turn.content, scored=turn.role == "assistant"))
+    return tuple(stretches)
 
 
 def _stretches(tokenizer: PreTrainedTokenizerFast, sequence: TokenSequence) -> tuple[Stretch, ...]:
