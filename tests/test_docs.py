@@ -152,7 +152,7 @@ def test_commands_of_the_readme_run_in_the_order_they_are_printed(readme: Path, 
     here = place(directory, readme.name, "small-model")
     shutil.copy(directory / "hh_harmless_test.jsonl.gz", here)
     steps = steps_of(readme, here)
-    assert [step[0] for step in steps].count("kilter") == {README: 5, README_ZH: 3}[readme]
+    assert [step[0] for step in steps].count("kilter") == {README: 6, README_ZH: 4}[readme]
     for step in steps:  # there are several examples of a run by one name
         step += ["--overwrite"] * ("runs/dpo" in step)
         step[1] = step[1].replace("runs/dpo", "runs/python")
