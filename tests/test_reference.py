@@ -31,7 +31,7 @@ def test_the_page_of_models_is_what_the_table_says() -> None:
 def test_the_page_of_formats_is_what_the_table_says() -> None:
     page = written("formats")
     for name, known in (FORMATS | PROMPT_FORMATS).items():
-        assert f"| [`{name}`](#{name}) | {known.title} |" in page
+        assert f"| [`{name}`](#{name}) | {known.title}: `" in page
         section = page.split(f"### {name}\n")[1].split("\n#")[0]
         assert all(f"- `{key}`: {holds}" in section for key, holds in known.keys.items())
         assert known.remarks in section

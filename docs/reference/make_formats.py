@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from kilter.data.canonical import canonical_row
@@ -27,7 +27,7 @@ the candidates are named. There are two ways out:
 - `--columns chosen=winner,prompt=question` takes columns of other names for the keys of a format.
 - `--format NAME` says which format is meant.
 
-`kilter convert IN... OUT` writes files of any format as canonical JSONL: the rows headed *becomes* below.
+`kilter convert IN... OUT` writes files of any format as canonical JSONL: the rows after *becomes* below.
 """
 
 RULES = """\
@@ -133,14 +133,17 @@ def _many(kind: type) -> str:
     return " ".join([f"{first}s", *others])
 
 
-def _overview(formats: Iterable[Format]) -> str:
-    lines = ["| format | rows | keys | becomes | written by |\n|---|---|---|---|---|\n"]
-    for known in formats:
-        name = f"[`{known.name}`](#{known.name})"
-        lines.append(
-            f"| {name} | {known.title} | {_code(known.keys)} | {KINDS[known.yields]} | {known.used_by or '—'} |\n"
-        )
-    return "".join(lines)
+def _overview(formats: Collection[Format]) -> str:
+    """A table for each kind of row."""
+    tables = []
+    for kind in dict.fromkeys(known.yields for known in formats):
+        lines = [f"**{_sentence(_many(kind))}**\n\n| format | rows | written by |\n|---|---|---|\n"]
+        for known in formats:
+            if known.yields is kind:
+                name = f"[`{known.name}`](#{known.name})"
+                lines.append(f"| {name} | {known.title}: {_code(known.keys)} | {known.used_by or '—'} |\n")
+        tables.append("".join(lines))
+    return "\n".join(tables)
 
 
 def _section(known: Format) -> str:

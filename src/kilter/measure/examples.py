@@ -94,7 +94,7 @@ def _chosen(records: Sequence[Record]) -> list[Record]:
 def _said(content: Content) -> tuple[Stretch, ...]:
     if isinstance(content, str):
         return (Stretch(content, True),)
-    stretches = []
+    stretches: list[Stretch] = []
     for turn in content:
         newline = "\n" if stretches else ""
         stretches.append(Stretch(f"{newline}{turn.role}: ", scored=False))
