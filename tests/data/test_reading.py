@@ -101,6 +101,17 @@ def test_the_chosen_answers_of_pairs_are_demonstrations(tmp_path: Path) -> None:
     )
 
 
+def test_answers_that_all_have_one_rank_are_a_tie_left_out_and_counted(tmp_path: Path) -> None:
+    answers = [{"answer": "a", "rank": 1}, {"answer": "b", "rank": 1}]
+    tied, told = {"prompt": "p", "answers": answers}, {"prompt": "p", "answers": [*answers, {"answer": "c", "rank": 2}]}
+    path = written(tmp_path, json.dumps(tied) + "\n" + json.dumps(told))
+    pairs = read_pairs(path)
+    assert ([(pair.chosen, pair.rejected) for pair in pairs.rows], pairs.ties) == ([("a", "c"), ("b", "c")], 1)
+    assert pairs.describe().endswith("2 pairs in all, 1 tie left out")
+    taught = read_demonstrations(path)
+    assert ([row.completion for row in taught.rows], taught.ties) == (["a", "b"], 1)
+
+
 def test_metadata_is_named_in_the_schema_line(tmp_path: Path) -> None:
     said = [{"role": "user", "content": "hi", "name": None}, {"role": "assistant", "content": "ho", "time": 3}]
     path = written(tmp_path, json.dumps([{"messages": said, "id\x1b": 1}, {"messages": said, "tags": ["a"]}]))

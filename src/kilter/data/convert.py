@@ -16,7 +16,7 @@ from typing import BinaryIO
 from kilter.data.canonical import canonical_format, canonical_row
 from kilter.data.config import ConvertConfig
 from kilter.data.reading import Dataset, read_records
-from kilter.data.records import Pair, Record
+from kilter.data.records import Record, is_tie
 from kilter.data.staging import staged_file
 from kilter.errors import ConfigError, DataError, RunError
 
@@ -54,7 +54,7 @@ def _lines(rows: Iterable[Record]) -> Iterator[bytes]:
 
 def _account(dataset: Dataset[Record], out: str, written_as: str) -> str:
     name = "standard output" if out in STANDARD_OUTPUT else out
-    ties = sum(isinstance(row, Pair) and row.tied for row in dataset.rows)
+    ties = sum(map(is_tie, dataset.rows))
     bad = len(dataset.bad_rows)
     parts = [f"{len(dataset.rows) + bad:,} rows read, {len(dataset.rows):,} written to {name} (format {written_as})"]
     parts += [f"{ties:,} of them ties"] if ties else []

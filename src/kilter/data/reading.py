@@ -22,7 +22,7 @@ from kilter.data.containers import OBJECTS, Container, container_of
 from kilter.data.files import DataFile, Source, listed, opened
 from kilter.data.formats import FORMATS, PROMPT_FORMATS, Format, RowError, printable, recognise, serving
 from kilter.data.json_rows import Parsed
-from kilter.data.records import VIEWS, Demonstration, Labelled, Origin, Pair, Prompt, Ranking, Record, Steps
+from kilter.data.records import VIEWS, Demonstration, Labelled, Origin, Pair, Prompt, Ranking, Record, Steps, is_tie
 from kilter.errors import ConfigError, DataError
 
 MOST_BAD_ROWS = 1_000_000
@@ -80,7 +80,7 @@ class FileAccount:
 class Dataset(Generic[R]):
     """The usable rows of some files (at least one), and what must be known to account for the others.
 
-    `ties` counts pairs that say neither answer is better and were left out for it.
+    `ties` counts pairs and rankings that say no answer is better and were left out for it.
     """
 
     rows: tuple[R, ...]
@@ -154,7 +154,7 @@ def read_rows(
         found = ", ".join(f"{file.name} ({file.format})" for file, _ in read)
         raise DataError(f"the files hold rows of different kinds: {found}; give files of one kind")
     records = [record for _, some in read for record in some]
-    used = [record for record in records if kind is Prompt or not (isinstance(record, Pair) and record.tied)]
+    used = [record for record in records if kind is Prompt or not is_tie(record)]
     with _cycles_unsought():
         rows = tuple(row for record in used for row in VIEWS[kind][type(record)](record))
     files = tuple(file for file, _ in read)

@@ -83,6 +83,10 @@ class Ranking:
     origin: Origin
     tools: str = ""
 
+    @property
+    def tied(self) -> bool:
+        return len(set(self.ranks)) == 1
+
 
 @dataclass(frozen=True, slots=True)
 class Steps:
@@ -122,6 +126,11 @@ class Prompt:
 
 
 Record: TypeAlias = Pair | Labelled | Ranking | Steps | Demonstration | Prompt
+
+
+def is_tie(record: Record) -> bool:
+    """Whether the row compares answers and prefers none of them."""
+    return isinstance(record, Pair | Ranking) and record.tied
 
 
 def _pairs_of_ranking(row: Ranking) -> Iterable[Pair]:

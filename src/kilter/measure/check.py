@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from kilter.data.formats import FORMATS, PROMPT_FORMATS
 from kilter.data.reading import FileAccount, read_records
-from kilter.data.records import Demonstration, Labelled, Pair, Ranking, Record
+from kilter.data.records import Demonstration, Labelled, Pair, Ranking, Record, is_tie
 from kilter.errors import ConfigError
 from kilter.measure.check_table import show
 from kilter.measure.config import CheckConfig
@@ -124,7 +124,7 @@ def gather(config: CheckConfig, stage: Stage = lambda name, steps: lambda done: 
         files=tuple(map(_file_facts, data.files)),
         eval_files=() if held_out is None else tuple(map(_file_facts, held_out.files)),
         kinds=dict(Counter(type(record).__name__.lower() for record in data.rows)),
-        ties=sum(isinstance(record, Pair) and record.tied for record in records),
+        ties=sum(map(is_tie, records)),
         graded=sum(isinstance(record, Pair) and 0.5 < record.preference < 1 for record in records),
         balance=_balance(records),
         ranked=_ranked(records),

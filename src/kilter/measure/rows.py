@@ -16,6 +16,7 @@ from kilter.data.records import (
     Ranking,
     Record,
     Steps,
+    is_tie,
 )
 
 # Every part that an answer may play, in the order in which they are shown.
@@ -62,9 +63,11 @@ def comparisons(record: Record) -> Iterator[tuple[int, int]]:
 
 def best_and_worst(record: Record) -> tuple[int, int] | None:
     """Places of the answers that a row puts first and last; None where it prefers none."""
-    if isinstance(record, Pair) and not record.tied:
+    if is_tie(record):
+        return None
+    if isinstance(record, Pair):
         return 0, 1
-    if isinstance(record, Ranking) and len(set(record.ranks)) > 1:
+    if isinstance(record, Ranking):
         return record.ranks.index(min(record.ranks)), record.ranks.index(max(record.ranks))
     return None
 
