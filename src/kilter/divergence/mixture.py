@@ -12,7 +12,7 @@ from kilter.divergence.power import power_terms
 
 Array = Any
 
-# exp(x) is a number in every type, and 1 is still seen beside it.
+# Up to here exp(x) is a number in every type; from here on log(1 + share (exp(x) - 1)) is no small difference.
 LARGE = 15.0
 
 
@@ -33,6 +33,9 @@ def _log_mixture(d: Array, share: float) -> Array:
     """log(1 - share + share e^d)."""
     xp = array_namespace(d)
     large = d > LARGE
-    zero = xp.zeros_like(d)
-    small = xp.log1p(share * xp.expm1(xp.where(large, zero, d)))
-    return xp.where(large, d + xp.log1p((1 - share) * xp.expm1(xp.where(large, -d, zero))), small)
+    small = xp.log1p(share * xp.expm1(xp.where(large, xp.zeros_like(d), d)))
+    # The larger of the two summands' logarithms, and what the other adds to it.
+    grown, stayed = xp.where(large, d, xp.ones_like(d)) + math.log(share), math.log1p(-share)
+    above = grown > stayed
+    top = xp.where(above, grown, xp.full_like(d, stayed))
+    return xp.where(large, top + xp.log1p(xp.exp(-abs(grown - stayed))), small)

@@ -84,14 +84,14 @@ def power_integral(pair: Pair, order: float) -> Array:
     xp = array_namespace(pair.p.p)
     excess = order * (order - 1) * power_sum(pair, order)
     near = abs(excess) < 0.5
-    plain = _log_sum_exp(pair.p.log_p + (1 - order) * pair.log_ratio, pair.both)
+    plain = log_sum_exp(pair.p.log_p + (1 - order) * pair.log_ratio, pair.both)
     if order > 1:
         missed = xp.any(pair.p.possible & ~pair.q.possible, axis=-1)
         plain = xp.where(missed, xp.full_like(plain, float("inf")), plain)
     return xp.where(near, xp.log1p(xp.where(near, excess, xp.zeros_like(excess))), plain)
 
 
-def _log_sum_exp(exponent: Array, counted: Array) -> Array:
+def log_sum_exp(exponent: Array, counted: Array) -> Array:
     """Over the counted outcomes; -inf where there are none."""
     xp = array_namespace(exponent)
     zero, nothing = xp.zeros_like(exponent), xp.full_like(exponent, -float("inf"))
