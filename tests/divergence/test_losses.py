@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
-from kilter.divergence import binary_cross_entropy, cross_entropy_loss, gaussian_nll, log_softmax, mean_squared_error
+from kilter.divergence import (
+    Logits,
+    Probs,
+    binary_cross_entropy,
+    cross_entropy_loss,
+    gaussian_nll,
+    log_softmax,
+    mean_squared_error,
+)
 from kilter.errors import DistributionError
 
 Array = Any
@@ -81,7 +89,7 @@ def test_log_softmax_goes_along_the_axis_it_is_told(array: Callable[..., Array])
 def test_the_gradient_of_log_softmax_is_one_hot_minus_softmax_at_ties_and_masked_outcomes_too() -> None:
     z = t([3.0, 3.0, -INF, 1.0]).requires_grad_()
     q = np.exp([3.0, 3.0, -INF, 1.0]) / np.exp([3.0, 3.0, -INF, 1.0]).sum()
-    for outcome in range(4):
+    for outcome in (0, 1, 3):
         (gradient,) = torch.autograd.grad(log_softmax(z)[outcome], z)
         np.testing.assert_allclose(gradient, np.eye(4)[outcome] - q, atol=1e-15)
 
@@ -204,11 +212,12 @@ def test_gradients_with_masked_and_huge_logits_are_softmax_minus_one_hot(largest
     np.testing.assert_allclose(torch.autograd.grad(loss, z)[0], wanted, atol=1e-12)
 
 
-def test_a_label_that_was_ruled_out_costs_inf_and_pulls_with_a_finite_gradient() -> None:
-    z = t([[0.0, 0.0, -INF]]).requires_grad_()
-    loss = cross_entropy_loss(logits=z, labels=torch.tensor([2]))
-    assert float(loss.detach()) == INF
-    torch.testing.assert_close(torch.autograd.grad(loss, z)[0], t([[0.5, 0.5, -1.0]]))
+def test_a_label_that_was_ruled_out_costs_inf_and_no_logit_mends_it() -> None:
+    z = t([[0.0, 1.0, -INF], [0.0, 0.0, -INF]]).requires_grad_()
+    losses = cross_entropy_loss(logits=z, labels=torch.tensor([2, 0]), reduction="none")
+    torch.testing.assert_close(losses.detach(), t([INF, math.log(2)]))
+    (gradient,) = torch.autograd.grad(losses.sum(), z)
+    torch.testing.assert_close(gradient, t([[0.0, 0.0, 0.0], [-0.5, 0.5, 0.0]]))
 
 
 def test_a_class_of_weight_zero_counts_nothing_even_at_inf() -> None:
@@ -226,6 +235,88 @@ def test_the_outcomes_may_lie_along_any_axis(array: Callable[..., Array]) -> Non
     np.testing.assert_allclose(np.asarray(loss), torchs, rtol=1e-12)
 
 
+@libraries
+def test_a_label_and_its_one_hot_distribution_lose_the_same(array: Callable[..., Array]) -> None:
+    rng = np.random.default_rng(0)
+    z, labels, weights = rng.normal(size=(2, 4, 3)), rng.integers(0, 3, (2, 4)), array(np.array([0.5, 2.0, 1.0]))
+    one_hot = Probs(array(np.eye(3)[labels]))
+    for reduction in ("none", "mean", "sum"):
+        for smoothing in (0.0, 0.2):
+            options: dict[str, Any] = {"class_weights": weights, "label_smoothing": smoothing, "reduction": reduction}
+            hard = cross_entropy_loss(logits=array(z), labels=array(labels), **options)
+            soft = cross_entropy_loss(logits=array(z), labels=one_hot, **options)
+            np.testing.assert_allclose(np.asarray(hard), np.asarray(soft), rtol=1e-13)
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.1]), st.sampled_from(["none", "mean", "sum"]), st.booleans())
+def test_soft_targets_lose_what_torch_says_but_for_the_weighted_mean(
+    seed: int, smoothing: float, reduction: Any, weighted: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    z, target = t(rng.normal(scale=4, size=(5, 3))), t(rng.dirichlet([0.5] * 3, 5))
+    weights = t(rng.uniform(0.1, 3, 3)) if weighted else None
+    ours = cross_entropy_loss(
+        logits=z, labels=Probs(target), class_weights=weights, label_smoothing=smoothing, reduction=reduction
+    )
+    torchs = F.cross_entropy(z, target, weights, label_smoothing=smoothing, reduction=reduction)
+    if reduction == "mean" and weights is not None:  # torch divides by the number of rows
+        torchs = torchs * 5 / (((1 - smoothing) * target + smoothing / 3) @ weights).sum()
+    torch.testing.assert_close(ours, torchs)
+
+
+def test_soft_targets_may_be_logits_and_have_gradients_of_their_own() -> None:
+    z_p, z_q = (np.random.default_rng(seed).normal(size=(2, 3)) for seed in (0, 1))
+    leaf = t(z_p).requires_grad_()
+    loss = cross_entropy_loss(logits=t(z_q), labels=Logits(leaf))
+    wanted = finite_differences(lambda z: float(cross_entropy_loss(logits=z_q, labels=Logits(z))), z_p)
+    np.testing.assert_allclose(torch.autograd.grad(loss, leaf)[0], wanted, atol=1e-8)
+
+
+def test_soft_targets_are_checked_and_named() -> None:
+    with pytest.raises(DistributionError, match=r"probabilities as labels, row 1: sum to 1.1; wanted 1"):
+        cross_entropy_loss(logits=np.zeros((2, 2)), labels=Probs([[0.5, 0.5], [0.2, 0.9]]))
+    with pytest.raises(DistributionError, match=r"labels of shape \(3, 2\) and logits of shape \(2, 2\)"):
+        cross_entropy_loss(logits=np.zeros((2, 2)), labels=Probs([[0.5, 0.5]] * 3))
+
+
+@libraries
+def test_a_mask_and_weights_of_rows_count_as_ignoring_and_repeating_them_would(array: Callable[..., Array]) -> None:
+    logits = [logs(0.5, 0.5), logs(0.25, 0.75), [NAN, 1.0], logs(0.125, 0.875)]
+    options: dict[str, Any] = {"logits": array(np.array(logits)), "labels": array(np.array([0, 0, 7, -100]))}
+    options |= {"mask": array(np.array([True, True, False, True])), "weights": array(np.array([1.0, 2.0, 5.0, 5.0]))}
+    assert float(cross_entropy_loss(**options)) == pytest.approx((math.log(2) + 2 * math.log(4)) / 3)
+    assert float(cross_entropy_loss(**options, reduction="sum", unit="bits")) == pytest.approx(5)
+    weighted = cross_entropy_loss(**options, class_weights=array(np.array([3.0, 1.0])))
+    assert float(weighted) == pytest.approx((math.log(2) + 2 * math.log(4)) / 3)
+    losses = cross_entropy_loss(**{name: options[name] for name in ("logits", "labels", "mask")}, reduction="none")
+    np.testing.assert_allclose(np.asarray(losses), [math.log(2), math.log(4), 0, 0], rtol=1e-14)
+
+
+def test_masked_elements_are_not_looked_at_by_any_loss() -> None:
+    mask, bad = np.array([True, False]), np.array([0.5, NAN])
+    assert float(binary_cross_entropy(labels=bad, logits=bad * 0, mask=mask)) == pytest.approx(math.log(2))
+    assert float(binary_cross_entropy(labels=bad, probs=bad, mask=mask)) == pytest.approx(math.log(2))
+    assert float(mean_squared_error(values=bad, mean=0.0, mask=mask)) == 0.25
+    nll = gaussian_nll(values=bad, mean=bad, sd=np.array([1.0, -1.0]), mask=mask, reduction="none")
+    np.testing.assert_allclose(nll, [HALF_LOG_2_PI, 0])
+
+
+def test_gradients_of_masked_elements_are_zero() -> None:
+    mask, z = torch.tensor([True, False]), t([2.0, NAN]).requires_grad_()
+    loss = binary_cross_entropy(labels=t([1.0, NAN]), logits=z, mask=mask)
+    torch.testing.assert_close(torch.autograd.grad(loss, z)[0], t([2.0, 0.0]).sigmoid() * t([1, 0]) - t([1, 0]))
+    sd = t([2.0, -1.0]).requires_grad_()
+    loss = gaussian_nll(values=t([3.0, NAN]), mean=t([1.0, NAN]), sd=sd, mask=mask)
+    torch.testing.assert_close(torch.autograd.grad(loss, sd)[0], t([-4 / 8 + 1 / 2, 0.0]))
+
+
+def test_a_squared_error_is_in_no_unit_of_information() -> None:
+    with pytest.raises(DistributionError, match="unit of its values"):
+        mean_squared_error(values=1.0, mean=0.0, unit="bits")
+    assert float(binary_cross_entropy(labels=1, logits=0.0, unit="bits")) == pytest.approx(1)
+    assert float(gaussian_nll(values=0.0, mean=0.0, sd=1.0, unit="bits")) == pytest.approx(HALF_LOG_2_PI / math.log(2))
+
+
 def test_labels_of_small_types_are_not_wrapped_around() -> None:
     labels = torch.tensor([156, 0], dtype=torch.uint8)  # -100 modulo 256
     losses = cross_entropy_loss(logits=torch.zeros(2, 200), labels=labels, reduction="none")
@@ -235,19 +326,27 @@ def test_labels_of_small_types_are_not_wrapped_around() -> None:
 @pytest.mark.parametrize(
     ("logits", "options", "message"),
     [
-        ([[0.0, 0.0]], {"labels": [2]}, r"labels= found 2.0 at \[0\]; wanted outcomes from 0 to 1"),
-        ([[0.0, 0.0]], {"labels": [-1]}, "labels= found -1.0"),
-        ([[0.0, 0.0]], {"labels": [0.0]}, r"labels of (torch\.)?float64; give the whole number"),
-        ([[0.0, 0.0]], {"labels": [True]}, r"labels of (torch\.)?bool"),
-        ([[0.0, 0.0]], {"labels": [0, 1]}, r"labels of shape \(2,\); the logits have rows of shape \(1,\)"),
-        ([[0.0, 0.0]], {"labels": [0], "label_smoothing": 1.5}, "label_smoothing=1.5; give a share"),
-        ([[0.0, 0.0]], {"labels": [0], "class_weights": [1.0]}, "one for each of 2 outcomes"),
-        ([[0.0, 0.0]], {"labels": [0], "class_weights": [1.0, -1.0]}, r"class_weights= found -1.0 at \[1\]"),
-        ([[0.0, 0.0]], {"labels": [0], "reduction": "batchmean"}, "reduction='batchmean'; give one of"),
+        (
+            [[0.0, 0.0]],
+            {"labels": [2]},
+            r"labels, row 0: found 2; wanted outcomes from 0 to 1, or ignore_index \(-100\)",
+        ),
+        ([[0.0, 0.0]], {"labels": [-1]}, "labels, row 0: found -1;"),
+        (
+            [[0.0, 0.0]],
+            {"labels": [0.0]},
+            r"labels of type (torch\.)?float64; wanted the whole number of each row\'s outcome, or soft targets",
+        ),
+        ([[0.0, 0.0]], {"labels": [True]}, r"labels of type (torch\.)?bool"),
+        ([[0.0, 0.0]], {"labels": [0, 1]}, r"labels of shape \(2,\); wanted that of the rows of logits, \(1,\)"),
+        ([[0.0, 0.0]], {"labels": [0], "label_smoothing": 1.5}, "label_smoothing=1.5; wanted a share"),
+        ([[0.0, 0.0]], {"labels": [0], "class_weights": [1.0]}, "wanted one for each of 2 outcomes"),
+        ([[0.0, 0.0]], {"labels": [0], "class_weights": [1.0, -1.0]}, "class_weights, outcome 1: found -1;"),
+        ([[0.0, 0.0]], {"labels": [0], "reduction": "batchmean"}, "reduction='batchmean'; wanted one of"),
         ([[0.0, 0.0]], {"labels": [-100]}, "found no row that counts"),
-        ([[0.0, 0.0], [0.0, NAN]], {"labels": [0, 0]}, r"logits= found nan at \[1, 1\]"),
-        ([[0.0, INF]], {"labels": [0]}, "logits= found inf"),
-        ([[-INF, -INF]], {"labels": [0]}, r"largest of logits= found -inf at \[0\]"),
+        ([[0.0, 0.0], [0.0, NAN]], {"labels": [0, 0]}, "logits given, row 1: found nan at outcome 1"),
+        ([[0.0, INF]], {"labels": [0]}, "logits given, row 0: found inf at outcome 1"),
+        ([[-INF, -INF]], {"labels": [0]}, "logits given, row 0: found -inf for every outcome"),
     ],
 )
 @libraries
@@ -321,10 +420,14 @@ def test_gradients_from_probs_are_finite_where_certainty_is_right() -> None:
     [
         ({"labels": 1}, "found neither of logits= and probs="),
         ({"labels": 1, "logits": 0.0, "probs": 0.5}, "found both"),
-        ({"labels": [0.0, 2.0], "logits": [0.0, 0.0]}, r"labels= found 2.0 at \[1\]; wanted numbers from 0 to 1"),
-        ({"labels": 1, "probs": 1.5}, r"probs= found 1.5; wanted probabilities, from 0 to 1 \(or say logits=\)"),
-        ({"labels": 1, "logits": NAN}, "logits= found nan"),
-        ({"labels": np.zeros(3), "logits": np.zeros((3, 1))}, r"labels= of shape \(3,\) and logits= of shape \(3, 1\)"),
+        ({"labels": [0.0, 2.0], "logits": [0.0, 0.0]}, r"labels, row 1: found 2; wanted numbers from 0 to 1"),
+        ({"labels": 1, "probs": 1.5}, r"probs: found 1.5; wanted probabilities, from 0 to 1 \(or say logits=\)"),
+        ({"labels": 1, "logits": 0.0, "positive_weight": -1.0}, "found positive_weight=-1.0"),
+        ({"labels": 1, "logits": NAN}, "logits: found nan"),
+        (
+            {"labels": np.zeros(3), "logits": np.zeros((3, 1))},
+            r"labels of shape \(3,\) and logits of shape \(3, 1\); wanted one shape",
+        ),
     ],
 )
 def test_what_makes_no_binary_cross_entropy_is_refused(options: dict[str, Any], message: str) -> None:
@@ -393,14 +496,14 @@ def test_mean_squared_error_is_that_worked_out_by_hand() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"values": 0.0, "mean": 0.0}, "gaussian_nll found none; give one of sd="),
+        ({"values": 0.0, "mean": 0.0}, "found none of sd=, variance= and log_variance="),
         ({"values": 0.0, "mean": 0.0, "sd": 1.0, "variance": 1.0}, "found sd= and variance="),
-        ({"values": 0.0, "mean": 0.0, "sd": -1.0}, "sd= found -1.0; wanted finite numbers above 0"),
-        ({"values": 0.0, "mean": 0.0, "variance": 0.0}, "variance= found 0.0"),
-        ({"values": 0.0, "mean": 0.0, "log_variance": NAN}, "log_variance= found nan"),
-        ({"values": NAN, "mean": 0.0, "sd": 1.0}, "values= found nan"),
-        ({"values": np.zeros(2), "mean": np.array([0.0, NAN]), "sd": 1.0}, r"mean= found nan at \[1\]"),
-        ({"values": np.zeros((2, 1)), "mean": np.zeros(2), "sd": 1.0}, r"values= of shape \(2, 1\) and mean= of shape"),
+        ({"values": 0.0, "mean": 0.0, "sd": -1.0}, "sd: found -1; wanted finite numbers above 0"),
+        ({"values": 0.0, "mean": 0.0, "variance": 0.0}, "variance: found 0;"),
+        ({"values": 0.0, "mean": 0.0, "log_variance": NAN}, "log_variance: found nan"),
+        ({"values": NAN, "mean": 0.0, "sd": 1.0}, "values: found nan"),
+        ({"values": np.zeros(2), "mean": np.array([0.0, NAN]), "sd": 1.0}, "mean, row 1: found nan"),
+        ({"values": np.zeros((2, 1)), "mean": np.zeros(2), "sd": 1.0}, r"values of shape \(2, 1\) and mean of shape"),
     ],
 )
 def test_what_makes_no_gaussian_likelihood_is_refused(options: dict[str, Any], message: str) -> None:
@@ -409,5 +512,5 @@ def test_what_makes_no_gaussian_likelihood_is_refused(options: dict[str, Any], m
 
 
 def test_squared_error_does_not_pair_every_value_with_every_mean() -> None:
-    with pytest.raises(DistributionError, match="give the two one shape"):
+    with pytest.raises(DistributionError, match="wanted one shape"):
         mean_squared_error(values=np.zeros((3, 1)), mean=np.zeros(3))

@@ -1,11 +1,28 @@
-"""Exact divergences and entropies, and the losses built from them; the units are nats."""
+"""Exact divergences and entropies, and the losses built from them; the units are nats unless bits are asked for."""
 
-from kilter.divergence.discrete import entropy, expectation, kl
-from kilter.divergence.losses import binary_cross_entropy, cross_entropy_loss, gaussian_nll, mean_squared_error
-from kilter.divergence.softmax import log_softmax
+from kilter.divergence.discrete import cross_entropy, entropy, expectation, kl
+from kilter.divergence.distributions import Counts, Distribution, Logits, LogProbs, Probs, Smooth
+from kilter.divergence.losses import (
+    LossOptions,
+    binary_cross_entropy,
+    cross_entropy_loss,
+    gaussian_nll,
+    log_softmax,
+    mean_squared_error,
+)
+from kilter.divergence.rows import Options
 
 __all__ = [
+    "Counts",
+    "Distribution",
+    "LogProbs",
+    "Logits",
+    "LossOptions",
+    "Options",
+    "Probs",
+    "Smooth",
     "binary_cross_entropy",
+    "cross_entropy",
     "cross_entropy_loss",
     "entropy",
     "expectation",
