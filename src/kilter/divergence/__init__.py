@@ -1,5 +1,6 @@
-"""Exact divergences and entropies; the units are nats unless bits are asked for."""
+"""Exact divergences and entropies, and the losses built from them; the units are nats unless bits are asked for."""
 
+from kilter.divergence.decomposition import Decomposition, GradientComparison, compare_gradients, decompose
 from kilter.divergence.discrete import (
     alpha,
     bhattacharyya,
@@ -19,31 +20,49 @@ from kilter.divergence.discrete import (
 )
 from kilter.divergence.distributions import Counts, Distribution, Logits, LogProbs, Probs, Smooth
 from kilter.divergence.f_divergences import F_DIVERGENCES, FDivergence, f_divergence, f_divergence_named
+from kilter.divergence.losses import (
+    LossOptions,
+    binary_cross_entropy,
+    cross_entropy_loss,
+    gaussian_nll,
+    log_softmax,
+    mean_squared_error,
+)
 from kilter.divergence.rows import Options
 
 __all__ = [
     "F_DIVERGENCES",
     "Counts",
+    "Decomposition",
     "Distribution",
     "FDivergence",
+    "GradientComparison",
     "LogProbs",
     "Logits",
+    "LossOptions",
     "Options",
     "Probs",
     "Smooth",
     "alpha",
     "bhattacharyya",
+    "binary_cross_entropy",
     "chi2",
+    "compare_gradients",
     "cross_entropy",
+    "cross_entropy_loss",
+    "decompose",
     "entropy",
     "expectation",
     "f_divergence",
     "f_divergence_named",
+    "gaussian_nll",
     "generalised_js",
     "hellinger",
     "jeffreys",
     "js",
     "kl",
+    "log_softmax",
+    "mean_squared_error",
     "renyi",
     "total_variation",
     "tsallis",
