@@ -1,5 +1,6 @@
 """Exact divergences and entropies; the units are nats."""
 
 from kilter.divergence.discrete import entropy, expectation, kl
+from kilter.divergence.estimates import UNBIASED, Estimate, mean_estimate
 
-__all__ = ["entropy", "expectation", "kl"]
+__all__ = ["UNBIASED", "Estimate", "entropy", "expectation", "kl", "mean_estimate"]
