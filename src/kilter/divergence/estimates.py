@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_torch_array
+from numpy.typing import NDArray
 
 Array = Any
+Floats = NDArray[np.float64]
 
 UNBIASED = "unbiased"
 
@@ -28,6 +31,10 @@ class Estimate:
     samples: int
     bias: str
 
+    def in_bits(self) -> Estimate:
+        """An estimate in nats, in bits."""
+        return replace(self, value=self.value / math.log(2), standard_error=self.standard_error / math.log(2))
+
     def __str__(self) -> str:
         counted = f"{self.samples} sample{'' if self.samples == 1 else 's'}"
         return f"{self.value:.4g} ± {self.standard_error:.2g} ({counted}; {self.bias})"
@@ -45,7 +52,7 @@ def mean_estimate(values: Array, *, clusters: Sequence[Hashable] | None = None, 
     >>> print(mean_estimate([1.0, 3.0, 5.0], clusters=["a", "a", "b"]))
     3.5 ± 1.5 (3 samples; unbiased)
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = floats(values)
     means = values if clusters is None else _cluster_means(values, clusters)
     value, error = math.nan, math.nan
     with np.errstate(invalid="ignore"):  # a value may be infinite
@@ -56,7 +63,7 @@ def mean_estimate(values: Array, *, clusters: Sequence[Hashable] | None = None, 
     return Estimate(value, error, len(values), bias)
 
 
-def _cluster_means(values: Array, clusters: Sequence[Hashable]) -> Array:
+def _cluster_means(values: Floats, clusters: Sequence[Hashable]) -> Floats:
     """One mean for each cluster; the values themselves where there is but one cluster."""
     names = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
     if len(names) < 2:
@@ -64,3 +71,10 @@ def _cluster_means(values: Array, clusters: Sequence[Hashable]) -> Array:
     place_of = np.array([names[name] for name in clusters], dtype=np.int64)
     sizes = np.bincount(place_of, minlength=len(names))
     return np.bincount(place_of, weights=values, minlength=len(names)) / sizes
+
+
+def floats(values: Array) -> Floats:
+    """Numbers of any array library as float64 of NumPy, off their device and their graph."""
+    if is_torch_array(values):
+        values = values.detach().cpu().double()
+    return np.asarray(values, dtype=np.float64)
