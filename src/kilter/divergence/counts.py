@@ -42,7 +42,7 @@ def entropy_from_counts(counts_K: Array, *, miller_madow: bool = True) -> Estima
     outcomes = len(p_K)
     variance = max(p_K @ (surprise_K - value) ** 2 / total, (outcomes - 1) / (2 * total**2))
     correction = (outcomes - 1) / (2 * total) if miller_madow else 0.0
-    return Estimate(value + correction, math.sqrt(variance), int(total), _entropy_bias(p_K, total, miller_madow))
+    return Estimate(value + correction, math.sqrt(float(variance)), int(total), _entropy_bias(p_K, total, miller_madow))
 
 
 def kl_from_counts(
@@ -92,7 +92,7 @@ def kl_from_counts(
     bias = "plug-in with Miller-Madow correction" if miller_madow else f"plug-in: too high by about {excess:.2g}"
     if pseudo_count:
         bias += f"; a pseudo-count of {pseudo_count:g} pulls it towards 0"
-    return Estimate(value - excess * miller_madow, math.sqrt(variance), samples, bias)
+    return Estimate(value - excess * miller_madow, math.sqrt(float(variance)), samples, bias)
 
 
 def _table(counts_K: Array, name: str, pseudo_count: float = 0.0) -> _Table:
