@@ -40,9 +40,9 @@ def entropy_from_counts(counts_K: Array, *, miller_madow: bool = True) -> Estima
     surprise_K = -np.log(p_K)
     value = float(p_K @ surprise_K)
     outcomes = len(p_K)
-    variance = max(p_K @ (surprise_K - value) ** 2 / total, (outcomes - 1) / (2 * total**2))
+    variance = max(float(p_K @ (surprise_K - value) ** 2) / total, (outcomes - 1) / (2 * total**2))
     correction = (outcomes - 1) / (2 * total) if miller_madow else 0.0
-    return Estimate(value + correction, math.sqrt(float(variance)), int(total), _entropy_bias(p_K, total, miller_madow))
+    return Estimate(value + correction, math.sqrt(variance), int(total), _entropy_bias(p_K, total, miller_madow))
 
 
 def kl_from_counts(
@@ -88,11 +88,11 @@ def kl_from_counts(
     value = float(p_K @ log_ratio_K)
     excess = (len(p_K) - 1) / (2 * p_total) + (float(ratio_K.sum()) - 1) / (2 * q_total)
     at_equality = (len(p_K) - 1) * (1 / p_total + 1 / q_total) ** 2 / 2
-    variance = max(p_K @ (log_ratio_K - value) ** 2 / p_total + (p_K @ ratio_K - 1) / q_total, at_equality)
+    in_general = float(p_K @ (log_ratio_K - value) ** 2) / p_total + (float(p_K @ ratio_K) - 1) / q_total
     bias = "plug-in with Miller-Madow correction" if miller_madow else f"plug-in: too high by about {excess:.2g}"
     if pseudo_count:
         bias += f"; a pseudo-count of {pseudo_count:g} pulls it towards 0"
-    return Estimate(value - excess * miller_madow, math.sqrt(float(variance)), samples, bias)
+    return Estimate(value - excess * miller_madow, math.sqrt(max(in_general, at_equality)), samples, bias)
 
 
 def _table(counts_K: Array, name: str, pseudo_count: float = 0.0) -> _Table:

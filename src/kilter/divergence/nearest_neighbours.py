@@ -56,7 +56,7 @@ def entropy_from_neighbours(x_ND: Array, *, k: int = 3, resolution: Array | None
     # A point adds its own distance, and shortens that of the points which have it for a neighbour.
     shortened_N = np.bincount(neighbour_Nk[:, 1:].ravel(), minlength=count) / k
     error = float((surprise_N - shortened_N).std(ddof=1)) / math.sqrt(count)
-    bias = f"{k} nearest neighbours: too high where the density bends within their reach"
+    bias = f"{k} nearest neighbours: biased where the density bends within their reach"
     return Estimate(float(surprise_N.mean()), error, count, bias + _dimension_note(count, dimension, k))
 
 
@@ -93,7 +93,7 @@ def kl_from_neighbours(x_ND: Array, y_MD: Array, *, k: int = 3) -> Estimate:
     log_ratio_N += math.log(m / (n - 1))
     weight_M = _even_over_copies(tree_y.data, np.bincount(neighbour_Nk.ravel(), minlength=m) * m / (n * k))
     error = math.hypot(log_ratio_N.std(ddof=1) / math.sqrt(n), weight_M.std() / math.sqrt(m))
-    bias = f"{k} nearest neighbours: too low where p and q differ within their reach"
+    bias = f"{k} nearest neighbours: mostly too low, where p/q changes within their reach"
     if tied_N.any():
         bias += f"; {int(tied_N.sum())} of {n} points lie on copies, and were counted"
     return Estimate(float(log_ratio_N.mean()), error, n + m, bias + _dimension_note(min(n, m), dimension, k))
@@ -115,7 +115,8 @@ def _log_ratio_of_counts(tree_x: Any, tree_y: Any, centre_TD: Floats, to_x_T: Fl
         for tree, distance_T in ((tree_x, to_x_T), (tree_y, to_y_T))
     )
     at_one_place_T = reach_T == 0  # which nobody chose
-    found: Floats = digamma(of_x_T - 1 + at_one_place_T) - digamma(of_y_T + at_one_place_T)
+    of_x_T, of_y_T = of_x_T - 1 + at_one_place_T, of_y_T + at_one_place_T
+    found: Floats = digamma(of_x_T) - digamma(of_y_T)
     return found
 
 
@@ -123,7 +124,8 @@ def _even_over_copies(y_MD: Floats, weight_M: Floats) -> Floats:
     """Which of several points at one place is the neighbour is chance; they share what they weigh."""
     _, place_M = np.unique(y_MD, axis=0, return_inverse=True)
     place_M = place_M.reshape(-1)
-    return (np.bincount(place_M, weights=weight_M) / np.bincount(place_M))[place_M]
+    mean: Floats = np.bincount(place_M, weights=weight_M) / np.bincount(place_M)
+    return mean[place_M]
 
 
 def _points(values: Array, name: str, least: int) -> Floats:
@@ -141,7 +143,7 @@ def _points(values: Array, name: str, least: int) -> Floats:
 
 
 def _scale(points: Floats) -> Floats:
-    scale_D = points.std(axis=0)
+    scale_D: Floats = points.std(axis=0)
     if not (scale_D > 0).all():
         column = int(np.argmin(scale_D))
         raise DistributionError(f"dimension {column} is the same for all samples; leave it out: it has no density")
