@@ -43,4 +43,4 @@ def test_bits_are_nats_over_log_2() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_tensors_of_any_precision_are_summed_in_float64(dtype: torch.dtype) -> None:
     values = torch.full((4096,), 0.1, dtype=dtype, requires_grad=True)
-    assert mean_estimate(values).value == pytest.approx(float(values[0]), rel=1e-14)
+    assert mean_estimate(values).value == pytest.approx(values[0].item(), rel=1e-14)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from kilter.divergence.estimates import Array, Estimate, Floats, floats
+from kilter.divergence.points import point_pair, points
 from kilter.errors import DistributionError
 
 WIDE = 0.25  # of the spread: where neighbourhoods reach further, the density is not constant within them
@@ -36,7 +37,7 @@ def entropy_from_neighbours(x_ND: Array, *, k: int = 3, resolution: Array | None
     from scipy.spatial import cKDTree
     from scipy.special import digamma, gammaln
 
-    x_ND = _points(x_ND, "x", k + 1)
+    x_ND = points(x_ND, "x", least=k + 1)
     if resolution is not None:
         noise_ND = np.random.default_rng(seed).uniform(-0.5, 0.5, x_ND.shape)
         x_ND = x_ND + noise_ND * floats(resolution)
@@ -77,9 +78,7 @@ def kl_from_neighbours(x_ND: Array, y_MD: Array, *, k: int = 3) -> Estimate:
     """
     from scipy.spatial import cKDTree
 
-    x_ND, y_MD = _points(x_ND, "x", k + 1), _points(y_MD, "y", k)
-    if x_ND.shape[1] != y_MD.shape[1]:
-        raise DistributionError(f"x has {x_ND.shape[1]} dimensions and y has {y_MD.shape[1]}; they must have the same")
+    x_ND, y_MD = point_pair(x_ND, y_MD, least=k + 1)
     scale_D = _scale(np.concatenate([x_ND, y_MD]))
     (n, dimension), m = x_ND.shape, len(y_MD)
     tree_x, tree_y = cKDTree(x_ND / scale_D), cKDTree(y_MD / scale_D)
@@ -128,22 +127,8 @@ def _even_over_copies(y_MD: Floats, weight_M: Floats) -> Floats:
     return mean[place_M]
 
 
-def _points(values: Array, name: str, least: int) -> Floats:
-    points = floats(values)
-    if points.ndim == 1:
-        points = points[:, None]
-    if points.ndim != 2 or not points.shape[1]:
-        raise DistributionError(f"{name} has shape {points.shape}; give samples by dimensions")
-    if not np.isfinite(points).all():
-        row = int(np.argwhere(~np.isfinite(points))[0, 0])
-        raise DistributionError(f"sample {row} of {name} is {points[row]}; give finite numbers")
-    if len(points) < least or least < 1:
-        raise DistributionError(f"{name} has {len(points)} samples; at least {max(least, 2)} are needed for this k")
-    return points
-
-
-def _scale(points: Floats) -> Floats:
-    scale_D: Floats = points.std(axis=0)
+def _scale(values_ND: Floats) -> Floats:
+    scale_D: Floats = values_ND.std(axis=0)
     if not (scale_D > 0).all():
         column = int(np.argmin(scale_D))
         raise DistributionError(f"dimension {column} is the same for all samples; leave it out: it has no density")
