@@ -26,6 +26,7 @@ from array_api_compat import array_namespace
 
 from kilter.divergence.estimates import Array, Estimate, floats, mean_estimate
 from kilter.divergence.gradients import stop_gradient
+from kilter.divergence.power import power_terms
 from kilter.errors import DistributionError
 
 
@@ -60,14 +61,8 @@ def k3(log_ratio: Array) -> Array:
     (0.1487212707001282, 4.999999998333333e-19)
     """
     xp = array_namespace(log_ratio)
-    small = xp.abs(log_ratio) < SERIES_BELOW
-    inside = xp.where(small, log_ratio, xp.zeros_like(log_ratio))  # neither branch makes NaN of the other's gradient
-    outside = xp.where(small, xp.ones_like(log_ratio), log_ratio)
-    series = inside * inside * (0.5 - inside * (1 / 6 - inside * (1 / 24 - inside * (1 / 120 - inside / 720))))
-    return xp.where(small, series, xp.expm1(-outside) + outside)
-
-
-SERIES_BELOW = 1e-2  # the first term left out is then 1e-15 of the sum
+    ones, zeros = xp.ones_like(log_ratio), xp.zeros_like(log_ratio)
+    return power_terms(ones, zeros, xp.expm1(-log_ratio), -log_ratio, 0.0)
 
 
 class Term(NamedTuple):
