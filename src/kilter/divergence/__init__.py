@@ -1,5 +1,7 @@
 """Exact divergences and entropies, and the losses built from them; the units are nats unless bits are asked for."""
 
+from kilter.divergence.counts import entropy_from_counts, kl_from_counts
+from kilter.divergence.critic import train_critic, variational_bound
 from kilter.divergence.decomposition import Decomposition, GradientComparison, compare_gradients, decompose
 from kilter.divergence.discrete import (
     alpha,
@@ -19,7 +21,9 @@ from kilter.divergence.discrete import (
     wasserstein1,
 )
 from kilter.divergence.distributions import Counts, Distribution, Logits, LogProbs, Probs, Smooth
+from kilter.divergence.estimates import Estimate, mean_estimate
 from kilter.divergence.f_divergences import F_DIVERGENCES, FDivergence, f_divergence, f_divergence_named
+from kilter.divergence.log_ratios import kl_from_log_ratios, kl_loss
 from kilter.divergence.losses import (
     LossOptions,
     binary_cross_entropy,
@@ -28,13 +32,17 @@ from kilter.divergence.losses import (
     log_softmax,
     mean_squared_error,
 )
+from kilter.divergence.nearest_neighbours import entropy_from_neighbours, kl_from_neighbours
 from kilter.divergence.rows import Options
+from kilter.divergence.sequences import SequenceKl, kl_from_sequences, sequence_kl_loss
+from kilter.divergence.variational import bound_from_critic, bound_value
 
 __all__ = [
     "F_DIVERGENCES",
     "Counts",
     "Decomposition",
     "Distribution",
+    "Estimate",
     "FDivergence",
     "GradientComparison",
     "LogProbs",
@@ -42,16 +50,21 @@ __all__ = [
     "LossOptions",
     "Options",
     "Probs",
+    "SequenceKl",
     "Smooth",
     "alpha",
     "bhattacharyya",
     "binary_cross_entropy",
+    "bound_from_critic",
+    "bound_value",
     "chi2",
     "compare_gradients",
     "cross_entropy",
     "cross_entropy_loss",
     "decompose",
     "entropy",
+    "entropy_from_counts",
+    "entropy_from_neighbours",
     "expectation",
     "f_divergence",
     "f_divergence_named",
@@ -61,10 +74,19 @@ __all__ = [
     "jeffreys",
     "js",
     "kl",
+    "kl_from_counts",
+    "kl_from_log_ratios",
+    "kl_from_neighbours",
+    "kl_from_sequences",
+    "kl_loss",
     "log_softmax",
+    "mean_estimate",
     "mean_squared_error",
     "renyi",
+    "sequence_kl_loss",
     "total_variation",
+    "train_critic",
     "tsallis",
+    "variational_bound",
     "wasserstein1",
 ]
