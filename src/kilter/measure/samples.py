@@ -20,7 +20,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kilter.measure.statistics import Estimate, mean_over_clusters
-from kilter.model.head import KL_POLICY_REFERENCE, LOG_PROB, REFERENCE_LOG_PROB
+from kilter.model.row_functions import KL_POLICY_REFERENCE, LOG_PROB, REFERENCE_LOG_PROB
 from kilter.model.sampler import (
     Disagreement,
     Sample,
