@@ -142,14 +142,14 @@ def compare(model_a: str, model_b: str, config: CompareConfig, console: Console 
     rows = data.rows if config.last is None else data.rows[-config.last :]
 
     loading = {"precision": config.precision, "device": device, "strict": config.strict}
-    scorers = [load_scorer(name, **loading).frozen() for name in (model_a, model_b)]  # type: ignore[arg-type]
-    check_same_heads(Sides(*scorers, model_a, model_b), len(tokenizer))
+    a, b = (load_scorer(name, **loading).frozen() for name in (model_a, model_b))  # type: ignore[arg-type]
+    check_same_heads(Sides(a, b, model_a, model_b), len(tokenizer))
     with _progress() as stage:
         records = list(whole_rows(rows))
         texts = Texts(
             records,
             tokenizer,
-            longest=min(_longest(scorer, config) for scorer in scorers),
+            longest=min(_longest(scorer, config) for scorer in (a, b)),
             scored=config.scored,
             on_overflow=config.on_overflow,
             style=config.style,
@@ -160,7 +160,7 @@ def compare(model_a: str, model_b: str, config: CompareConfig, console: Console 
         told.print(texts.facts.describe(), highlight=False, soft_wrap=True)
         comparing = Comparing(tokenizer, config)
         begin = time.perf_counter()
-        comparing.run(*scorers, texts, stage("comparing, in tokens", texts.facts.tokens))
+        comparing.run(a, b, texts, stage("comparing, in tokens", texts.facts.tokens))
         seconds = time.perf_counter() - begin
     comparison = comparing.result(model_a, model_b, texts.facts, tuple(notes), seconds)
     if config.as_json:
@@ -212,7 +212,7 @@ class Comparing:
             reference=b,
             node_budget=self._config.node_budget,
         )
-        found = [dict(zip(self._functions, columns, strict=True)) for columns in values]
+        found: list[Columns] = [dict(zip(self._functions, columns, strict=True)) for columns in values]
         for passage, columns in zip(passages, found, strict=True):
             for name, which in (("log_prob_a", "MODEL_A"), ("log_prob_b", "MODEL_B"), ("kl_a_b", "KL(A, B)")):
                 if np.isnan(columns[name]).any():
@@ -248,14 +248,19 @@ class Comparing:
     def _token(self, passage: Passage, columns: Columns, place: int) -> Token:
         at = int(passage.scored[place])
         ids = passage.sequence.ids
+        number = {name: float(column[place]) for name, column in columns.items()}
         return Token(
-            passage.origin,
-            passage.part,
-            passage.start + at,
-            self._words.text(ids[max(0, at - CONTEXT_TOKENS) : at]),
-            self._words.token(int(ids[at])),
-            **{name: float(columns[name][place]) for name in ("kl_a_b", "kl_b_a", "log_prob_a", "log_prob_b")},
-            **{name: self._words.token(int(columns[name][place])) for name in ("top_a", "top_b")},
+            origin=passage.origin,
+            part=passage.part,
+            position=passage.start + at,
+            context=self._words.text(ids[max(0, at - CONTEXT_TOKENS) : at]),
+            token=self._words.token(int(ids[at])),
+            kl_a_b=number["kl_a_b"],
+            kl_b_a=number["kl_b_a"],
+            log_prob_a=number["log_prob_a"],
+            log_prob_b=number["log_prob_b"],
+            top_a=self._words.token(int(number["top_a"])),
+            top_b=self._words.token(int(number["top_b"])),
         )
 
     def _report(self, passages: Sequence[Passage], found: Sequence[Columns]) -> dict[str, Sequence[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from rich import box
 from rich.console import Console
@@ -14,6 +15,7 @@ from kilter.measure.compare import PERCENTS, Comparison, Spread, Token
 from kilter.measure.config import CompareConfig
 from kilter.measure.statistics import Estimate
 
+BESIDE = 3  # divergences in a table
 CONTEXT_SHOWN = 70  # characters, of its end
 
 # How a divergence is headed; p is model A's next-token distribution, q is B's.
@@ -35,7 +37,12 @@ def show(console: Console, found: Comparison, config: CompareConfig) -> None:
         console.print(f"note: {printable(note, 1000)}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     for name, model in (("A", found.model_a), ("B", found.model_b)):
         console.print(f"{name}: {printable(model, 1000)}", highlight=False, markup=False, soft_wrap=True)
-    console.print(_divergences(found))
+    texts = f"{found.documents:,} {'text' if found.documents == 1 else 'texts'}"
+    console.print(f"\n{found.tokens:,} tokens of {texts}; ±: one standard error over texts", highlight=False)
+    names = list(found.divergences)
+    for start in range(0, len(names), BESIDE):
+        console.print(_divergences({name: found.divergences[name] for name in names[start : start + BESIDE]}))
+    console.print(_each(found))
     console.print(_both(found))
     _show_worst(console, found)
     if config.token_report is not None:
@@ -45,39 +52,37 @@ def show(console: Console, found: Comparison, config: CompareConfig) -> None:
     console.print(f"{found.tokens / max(found.seconds, 1e-9):,.0f} tokens a second", highlight=False)
 
 
-def _divergences(found: Comparison) -> Table:
-    table = Table(
-        title=f"{found.tokens:,} tokens of {found.documents:,} texts, nats a token",
-        title_justify="left",
-        caption="±: one standard error over texts; percentiles and the largest are over tokens",
-        caption_justify="left",
-        box=box.SIMPLE,
-    )
-    table.add_column("", no_wrap=True)
-    table.add_column("mean", justify="right", no_wrap=True)
+def _divergences(spreads: Mapping[str, Spread]) -> Table:
+    """A column for each: the mean over tokens, percentiles of them, and the largest."""
+    table = _table("a token", *(TITLES[name] for name in spreads))
+    table.add_row("mean", *(shown(spread.mean) for spread in spreads.values()))
     for percent in PERCENTS:
-        table.add_column(f"{percent:g}%", justify="right", no_wrap=True)
-    table.add_column("max", justify="right", no_wrap=True)
-    for name, spread in found.divergences.items():
-        table.add_row(TITLES[name], *_cells(spread))
+        table.add_row(f"{percent:g}%", *(number(spread.percentiles[f"{percent:g}"]) for spread in spreads.values()))
+    table.add_row("largest", *(number(spread.largest) for spread in spreads.values()))
     return table
 
 
-def _cells(spread: Spread) -> list[str]:
-    return [shown(spread.mean), *map(number, spread.percentiles.values()), number(spread.largest)]
+def _each(found: Comparison) -> Table:
+    table = _table("", "A", "B")
+    table.add_row("perplexity", shown(found.perplexity_a), shown(found.perplexity_b))
+    table.add_row("nats a token", shown(found.nats_a), shown(found.nats_b))
+    return table
 
 
 def _both(found: Comparison) -> Table:
-    table = Table(box=box.SIMPLE)
-    for heading in ("", "A", "B", "A against B"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    ratio = shown(found.perplexity_ratio)
-    table.add_row("perplexity", shown(found.perplexity_a), shown(found.perplexity_b), f"ratio {ratio}")
-    table.add_row("nats a token", shown(found.nats_a), shown(found.nats_b), "")
-    table.add_row("same likeliest token", "", "", shown(found.same_top))
-    table.add_row("correlation of log-probs", "", "", f"{found.correlation:.6f}")
-    table.add_row("change of the token's probability", "", "", shown(found.probability_change))
-    table.add_row("its root mean square", "", "", number(found.probability_change_rms))
+    table = _table("", "A against B")
+    table.add_row("perplexity of A / of B", shown(found.perplexity_ratio))
+    table.add_row("same likeliest token", shown(found.same_top))
+    table.add_row("correlation of log-probs", f"{found.correlation:.6f}")
+    table.add_row("probability of the token, A - B", shown(found.probability_change))
+    table.add_row("root mean square of that", number(found.probability_change_rms))
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
     return table
 
 

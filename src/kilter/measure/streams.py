@@ -22,8 +22,8 @@ class DocumentMeans:
     """Means over all tokens, with standard errors over documents, whose tokens may depend on each other.
 
     The mean over tokens is a ratio of two sums over the C documents, of values and of tokens. Its standard error is
-    that of a ratio estimator (Cochran 1977, Sampling Techniques, eq. 6.13; clustered errors in evaluations: Miller 2024,
-    arXiv 2411.00640): the root of C / (C - 1) sum (sum of values - mean x tokens)^2, divided by the number of tokens.
+    that of a ratio estimator (Cochran 1977, Sampling Techniques, eq. 6.13; in evaluations: Miller 2024, arXiv
+    2411.00640): the root of C / (C - 1) sum (sum of values - mean x tokens)^2, divided by the number of tokens.
     """
 
     def __init__(self, names: Sequence[str]) -> None:

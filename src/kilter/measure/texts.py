@@ -173,8 +173,8 @@ def _begins_scored(passage: Passage) -> bool:
 def windows(sequence: TokenSequence, longest: int) -> Iterator[tuple[int, TokenSequence]]:
     """A sequence in windows of at most `longest` tokens, each after its place in it.
 
-    A window begins with the last token of the one before. Every token of the completion but the sequence's first is scored in exactly one of them. Windows that score nothing
-    are left out.
+    A window begins with the last token of the one before. Every token of the completion but the sequence's first is
+    scored in exactly one of them; windows that score nothing are left out.
 
     >>> [(start, window.ids.tolist(), window.first) for start, window in
     ...  windows(TokenSequence(np.arange(6, dtype=np.int32), 1), 3)]

@@ -20,6 +20,9 @@ from kilter.model.row_functions import LOG_PROB, RowFunction, Rows, Targets
 # Rows of logits worked on at a time: as many as make about this many logits, so that they stay in cache.
 CHUNK_LOGITS = 1 << 23
 
+# Logits that a CPU core's own cache holds, with what functions form of them.
+CACHED_LOGITS = 1 << 17
+
 # The CPU's bfloat16 products are compiled anew for each number of rows; few sizes keep that compilation rare.
 SHAPE_MULTIPLE = 64
 
@@ -142,14 +145,29 @@ class _AnyFunction:
     def forward(self, hidden_ND: Tensor, rows: slice, targets: Targets, graph: bool) -> tuple[Tensor, ...]:
         with torch.set_grad_enabled(graph):
             self.hidden = hidden_ND[rows].detach().requires_grad_(graph)
-            log_p = self.head(self.hidden).log_softmax(-1)
-            log_q = None
+            logits, other = self.head(self.hidden), None
             if self.beside is not None:
                 with torch.no_grad():
-                    log_q = self.beside.head(self.beside.hidden_ND[rows]).log_softmax(-1)
-            distributions = Rows(log_p, log_q)
-            self.results = tuple(function.value(distributions, targets) for function in self.functions)
+                    other = self.beside.head(self.beside.hidden_ND[rows])
+            if graph or logits.device.type != "cpu":
+                self.results = self._values(logits, other, targets)
+            else:
+                self.results = self._values_in_cache(logits, other, targets)
         return self.results
+
+    def _values(self, logits: Tensor, other: Tensor | None, targets: Targets) -> tuple[Tensor, ...]:
+        distributions = Rows(logits.log_softmax(-1), None if other is None else other.log_softmax(-1))
+        return tuple(function.value(distributions, targets) for function in self.functions)
+
+    def _values_in_cache(self, logits: Tensor, other: Tensor | None, targets: Targets) -> tuple[Tensor, ...]:
+        """The same a few rows at a time: functions take many passes over what they are given."""
+        step = max(1, CACHED_LOGITS // logits.shape[-1])
+        parts = []
+        for part in (slice(i, min(i + step, len(logits))) for i in range(0, len(logits), step)):
+            parts.append(self._values(logits[part], None if other is None else other[part], targets.within(part)[1]))
+        if not parts:
+            return self._values(logits, other, targets)
+        return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
     def backward(self, gradients: Sequence[Tensor | None]) -> Tensor:
         pairs = [(r, g) for r, g in zip(self.results, gradients, strict=True) if g is not None and r.requires_grad]

@@ -64,11 +64,18 @@ class Rows:
         return self.log_p > self.log_q
 
     @cached_property
+    def log_ratio(self) -> Tensor:
+        """log p - log q: 0 where both rule a token out."""
+        ratio = self.log_p - self.log_q
+        if ratio.numel() and ratio.amax().isnan():
+            both_out = self.log_p.isneginf() & self.log_q.isneginf()
+            ratio = torch.where(both_out, 0, ratio)
+        return ratio
+
+    @cached_property
     def distance(self) -> Tensor:
-        """|log p - log q|: 0 where both rule a token out, inf where one does."""
-        difference = self.log_p - self.log_q
-        both_out = difference.isnan() & self.log_p.isneginf() & self.log_q.isneginf()
-        return (torch.where(both_out, 0, difference) if both_out.any() else difference).abs()
+        """|log p - log q|: inf where one rules a token out."""
+        return self.log_ratio.abs()
 
     @cached_property
     def shrinkage(self) -> Tensor:
@@ -99,24 +106,39 @@ ENTROPY = RowFunction("entropy", lambda rows, _: -_expectation(rows.p, rows.log_
 REFERENCE_LOG_PROB = RowFunction(
     "reference log_prob", lambda rows, targets: _gather(rows.log_q, targets), per_target=True
 )
-# The id of the likeliest token, the first where several are.
-TOP = RowFunction("top", lambda rows, _: rows.log_p.argmax(-1))
-REFERENCE_TOP = RowFunction("reference top", lambda rows, _: rows.log_q.argmax(-1))
+# The id of the likeliest token (on a CPU `max` finds it in a third of the time of `argmax`).
+TOP = RowFunction("top", lambda rows, _: rows.log_p.max(-1).indices)
+REFERENCE_TOP = RowFunction("reference top", lambda rows, _: rows.log_q.max(-1).indices)
+
+
+# Where a ratio is exp(60) or more, the smaller probability is nothing to the larger in any type of number.
+LARGEST_LOG_RATIO = 60.0
+
+
+def _kl(log_ratio: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    """KL(p, q) from log p - log q, each term p (exp(d) - 1 - d) with d = log q - log p: never negative.
+
+    The same as h G(s) of this module's docstring, in fewer passes. Beyond `LARGEST_LOG_RATIO` exp(d) is not formed; the
+    term is q there.
+    """
+    d = (-log_ratio).clamp(max=LARGEST_LOG_RATIO)
+    terms = p * (torch.expm1(d) - d) + (q - math.exp(LARGEST_LOG_RATIO) * p).relu()
+    return _total(terms, p, d.isneginf)
+
+
+def _total(terms: Tensor, probability: Tensor, ruled_out: Callable[[], Tensor]) -> Tensor:
+    """Their sum, at least 0: what a row that agrees has beside it is rounding.
+
+    A probability that is 0 by rounding, not by -inf, times the infinity of a token that the other rules out, is inf.
+    """
+    total = terms.sum(-1)
+    if total.isnan().any():
+        total = torch.where((probability == 0) & ruled_out(), torch.inf, terms).sum(-1)
+    return total.clamp(min=0)
 
 
 # G(s) of the module's docstring, of rows' distance s and shrinkage exp(-s) - 1.
 Generator = Callable[[Tensor, Tensor], Tensor]
-
-
-def _log_term(distance: Tensor, shrinkage: Tensor) -> Tensor:
-    """s + exp(-s) - 1, of f(t) = t log t - t + 1 at the larger side; inf where the other model rules the token out."""
-    return distance + shrinkage
-
-
-def _log_term_of_smaller(distance: Tensor, shrinkage: Tensor) -> Tensor:
-    """1 - exp(-s) - s exp(-s)."""
-    # Beyond 100 the product is 0 in float64 too, and inf x 0 is none.
-    return -shrinkage - distance.clamp(max=100) * (1 + shrinkage)
 
 
 def _js(distance: Tensor, shrinkage: Tensor) -> Tensor:
@@ -141,11 +163,7 @@ def f_divergence(name: str, where_p_is_larger: Generator, where_q_is_larger: Gen
         term = where_p_is_larger(rows.distance, rows.shrinkage)
         if where_q_is_larger is not None:
             term = torch.where(rows.p_is_larger, term, where_q_is_larger(rows.distance, rows.shrinkage))
-        terms = rows.larger * term
-        total = terms.sum(-1)
-        if total.isnan().any():  # a probability that is 0 by rounding, not by -inf, of a token that q rules out
-            total = torch.where((rows.larger == 0) & term.isposinf(), torch.inf, terms).sum(-1)
-        return total.clamp(min=0)  # the last bit of terms of 0
+        return _total(rows.larger * term, rows.larger, term.isposinf)
 
     return RowFunction(name, value)
 
@@ -163,8 +181,8 @@ def alpha_divergence(alpha: float) -> RowFunction:
     return f_divergence(f"alpha({alpha:g})", _alpha(1 - alpha), _alpha(alpha))
 
 
-KL_POLICY_REFERENCE = f_divergence("kl(policy, reference)", _log_term, _log_term_of_smaller)
-KL_REFERENCE_POLICY = f_divergence("kl(reference, policy)", _log_term_of_smaller, _log_term)
+KL_POLICY_REFERENCE = RowFunction("kl(policy, reference)", lambda rows, _: _kl(rows.log_ratio, rows.p, rows.q))
+KL_REFERENCE_POLICY = RowFunction("kl(reference, policy)", lambda rows, _: _kl(-rows.log_ratio, rows.q, rows.p))
 
 # The f-divergences by name; p is the policy and q the reference. `alpha_divergence` has those between and beyond.
 DIVERGENCES: dict[str, RowFunction] = {
