@@ -30,6 +30,7 @@ for command, summary in {
     "sft": "Teach a model to say what the examples say; or begin one from scratch.",
     "check": "Look at data before training: what it holds, what must be mended, what a run would take.",
     "score": "Score preference pairs under a model, and against a reference.",
+    "compare": "Measure how far apart two models with one vocabulary are on the same text.",
     "generate": "Let a model answer prompts, alone or beside another.",
     "convert": "Write files of any format as canonical JSON lines.",
     "demo": "Train and align a small model in a world where the best possible result is known exactly.",
