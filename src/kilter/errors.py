@@ -2,6 +2,7 @@
 
     KilterError
     ├── DataError            (ValueError)       rows, files, columns
+    ├── DistributionError    (ValueError)       numbers that are no distribution, or two that cannot be compared
     ├── ConfigError          (ValueError)       options that contradict each other or the data
     ├── ModelError           (ValueError)       a model that cannot be loaded, scored or trusted
     ├── ProofError           (ModelError)       a fast path that disagrees with the model's own forward
@@ -22,6 +23,10 @@ class KilterError(Exception):
 
 class DataError(KilterError, ValueError):
     """A file or a row that cannot be used as it is."""
+
+
+class DistributionError(KilterError, ValueError):
+    """Numbers that are no distribution, or two that cannot be compared."""
 
 
 class ConfigError(KilterError, ValueError):
