@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from kilter.divergence import cross_entropy, entropy, js, total_variation
+from kilter.divergence import Probs, cross_entropy, entropy
 from kilter.divergence import kl as kl_divergence
 from kilter.errors import ConfigError, DistributionError
 from kilter.measure.kl_input import Given, Listed, read_distribution
@@ -36,8 +36,8 @@ QUANTITIES = (
     Quantity("cross_entropy_qp", "", "H(q, p)", "length of q by the code of p"),
     Quantity("kl_pq", "KL divergence", "KL(p, q)", "what the code of q costs p"),
     Quantity("kl_qp", "", "KL(q, p)", "what the code of p costs q"),
-    Quantity("js", "Jensen-Shannon", "JS(p, q)", "mean KL to the middle, max 1 bit"),
-    Quantity("tv", "total variation", "TV(p, q)", "most that any event differs by", in_nats=False),
+    Quantity("js", "Jensen-Shannon", "JS(p, q)", "mean KL to m = (p + q) / 2"),
+    Quantity("tv", "total variation", "TV(p, q)", "largest gap of any event", in_nats=False),
 )
 
 
@@ -115,7 +115,7 @@ def read_both(distributions: Sequence[str], data: str | None, outcomes: str | No
     if isinstance(p, Listed) and isinstance(q, Listed) and len(p.outcomes) != len(q.outcomes):
         raise DistributionError(
             f"p has {len(p.outcomes):,} outcomes and q {len(q.outcomes):,}; expected as many, in the same order; "
-            "give an outcome that one of them has not a 0"
+            "write 0 for an outcome that only the other has"
         )
     return p, q
 
@@ -131,6 +131,7 @@ def measure(p: Given, q: Given) -> Apart:
 
 def _exact(p: Listed, q: Listed) -> dict[str, float]:
     a, b = p.numbers, q.numbers
+    middle = Probs((p.probabilities + q.probabilities) / 2)
     found = {
         "entropy_p": entropy(a),
         "entropy_q": entropy(b),
@@ -138,8 +139,8 @@ def _exact(p: Listed, q: Listed) -> dict[str, float]:
         "cross_entropy_qp": cross_entropy(b, a),
         "kl_pq": kl_divergence(a, b),
         "kl_qp": kl_divergence(b, a),
-        "js": js(a, b),
-        "tv": total_variation(a, b),
+        "js": (kl_divergence(a, middle) + kl_divergence(b, middle)) / 2,
+        "tv": abs(p.probabilities - q.probabilities).sum() / 2,
     }
     return {name: float(value) for name, value in found.items()}
 

@@ -50,7 +50,7 @@ RULES = (
     Rule("kl_pq", "KL(p, q) = sum of p ln(p/q)", ("p", "q", "ln(p/q)", "p ln(p/q)")),
     Rule("kl_qp", "KL(q, p) = sum of q ln(q/p)", ("q", "p", "ln(q/p)", "q ln(q/p)")),
     Rule(
-        "js", "JS(p, q) = half of KL(p, m) + KL(q, m), m = (p + q)/2", ("m", "p ln(p/m)", "q ln(q/m)", "half of both")
+        "js", "JS(p, q) = half of KL(p, m) + KL(q, m), m = (p + q) / 2", ("m", "p ln(p/m)", "q ln(q/m)", "half of both")
     ),
     Rule("tv", "TV(p, q) = half the sum of |p - q|", ("p", "q", "|p - q| / 2")),
 )
