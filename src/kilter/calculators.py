@@ -18,7 +18,7 @@ def kl(
         Parameter(
             allow_leading_hyphen=True,  # -0.2,1.2 is told what is wrong with it
             help="Two of them, p and q: probabilities (0.2,0.8 or 1/3,2/3), counts:3,5, logits:0,1.5, "
-            "log_probs:-0.7,-0.7, or a family as in normal:0,1 or 'normal(0,1)'.",
+            "log_probs:..., or a family as in normal:0,1 or 'normal(0,1)'.",
         ),
     ],
     data: Annotated[
@@ -33,7 +33,7 @@ def kl(
         bool, Parameter(name=("--as-json", "--json"), negative="", help="Print the same numbers as JSON.")
     ] = False,
 ) -> None:
-    """Say how far apart two distributions are: KL both ways, and what belongs to it."""
+    """Say how far apart two distributions are: entropies, cross-entropies, KL both ways, JS, TV."""
     for given in distributions:
         if given.startswith("--"):
             near = difflib.get_close_matches(given, FLAGS, n=1)
