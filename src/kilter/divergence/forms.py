@@ -48,13 +48,14 @@ def form_of(distribution: Distribution, rows: Array, smoothing: float = 0.0) -> 
         log_p = xp.where(possible, rows, xp.zeros_like(rows))
         form = Form(xp.where(possible, xp.exp(log_p), xp.zeros_like(rows)), log_p, possible)
     else:
-        form = _of_probabilities(
+        form = from_probabilities(
             rows / xp.sum(rows, axis=-1, keepdims=True) if isinstance(distribution, Counts) else rows
         )
-    return _of_probabilities((1 - smoothing) * form.p + smoothing / rows.shape[-1]) if smoothing else form
+    return from_probabilities((1 - smoothing) * form.p + smoothing / rows.shape[-1]) if smoothing else form
 
 
-def _of_probabilities(p: Array) -> Form:
+def from_probabilities(p: Array) -> Form:
+    """The form of probabilities; they need not sum to 1."""
     xp = array_namespace(p)
     possible = p > 0
     return Form(p, xp.log(xp.where(possible, p, xp.ones_like(p))), possible, linear=True)

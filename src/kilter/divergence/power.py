@@ -74,3 +74,29 @@ def _power(p: Array, log_p: Array, log_ratio: Array, b: float) -> Array:
     small = xp.where(near, exponent, xp.zeros_like(exponent))
     with np.errstate(over="ignore"):
         return xp.where(near, p * xp.expm1(small), xp.exp(log_p + exponent) - p) / b
+
+
+def power_integral(pair: Pair, order: float) -> Array:
+    """log sum p^a q^(1-a) along the last axis, for a = `order` above 0 and other than 1.
+
+    Near 0 it is log1p(a (a - 1) power_sum), which keeps the digits of small divergences.
+    """
+    xp = array_namespace(pair.p.p)
+    excess = order * (order - 1) * power_sum(pair, order)
+    near = abs(excess) < 0.5
+    plain = _log_sum_exp(pair.p.log_p + (1 - order) * pair.log_ratio, pair.both)
+    if order > 1:
+        missed = xp.any(pair.p.possible & ~pair.q.possible, axis=-1)
+        plain = xp.where(missed, xp.full_like(plain, float("inf")), plain)
+    return xp.where(near, xp.log1p(xp.where(near, excess, xp.zeros_like(excess))), plain)
+
+
+def _log_sum_exp(exponent: Array, counted: Array) -> Array:
+    """Over the counted outcomes; -inf where there are none."""
+    xp = array_namespace(exponent)
+    zero, nothing = xp.zeros_like(exponent), xp.full_like(exponent, -float("inf"))
+    some = xp.any(counted, axis=-1, keepdims=True)
+    top = xp.where(some, xp.max(xp.where(counted, exponent, nothing), axis=-1, keepdims=True), zero[..., :1])
+    total = xp.sum(xp.where(counted, xp.exp(xp.where(counted, exponent - top, zero)), zero), axis=-1, keepdims=True)
+    result = xp.where(some, top + xp.log(xp.where(some, total, xp.ones_like(total))), nothing[..., :1])
+    return result[..., 0]
