@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from kilter.divergence import Probs, cross_entropy, entropy
+from kilter.divergence import cross_entropy, entropy, js, total_variation
 from kilter.divergence import kl as kl_divergence
 from kilter.errors import ConfigError, DistributionError
 from kilter.measure.kl_input import Given, Listed, read_distribution
@@ -131,7 +131,6 @@ def measure(p: Given, q: Given) -> Apart:
 
 def _exact(p: Listed, q: Listed) -> dict[str, float]:
     a, b = p.numbers, q.numbers
-    middle = Probs((p.probabilities + q.probabilities) / 2)
     found = {
         "entropy_p": entropy(a),
         "entropy_q": entropy(b),
@@ -139,10 +138,10 @@ def _exact(p: Listed, q: Listed) -> dict[str, float]:
         "cross_entropy_qp": cross_entropy(b, a),
         "kl_pq": kl_divergence(a, b),
         "kl_qp": kl_divergence(b, a),
-        "js": (kl_divergence(a, middle) + kl_divergence(b, middle)) / 2,
-        "tv": abs(p.probabilities - q.probabilities).sum() / 2,
+        "js": js(a, b),
+        "tv": total_variation(a, b),
     }
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) + 0.0 for name, value in found.items()}  # -0.0 becomes 0.0
 
 
 def _why_infinite(p: Listed, q: Listed) -> Iterator[str]:
