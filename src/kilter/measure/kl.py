@@ -154,13 +154,3 @@ def _why_infinite(p: Listed, q: Listed) -> Iterator[str]:
                 f"KL({name}, {other_name}) is inf: outcome {p.outcomes[alone[0]]} has probability "
                 f"{one.probabilities[alone[0]]:.6g} under {name} and 0 under {other_name}{more}"
             )
-
-
-def most_different(p: Listed, q: Listed, most: int) -> list[int]:
-    """The places of the outcomes that add most to KL(p, q) + KL(q, p), in their order; of few all."""
-    a, b = p.probabilities, q.probabilities
-    if len(a) <= most:
-        return list(range(len(a)))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        adds = np.where(a == b, 0.0, (a - b) * (np.log(a) - np.log(b)))
-    return sorted(map(int, np.argsort(-adds, kind="stable")[:most]))

@@ -10,8 +10,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kilter.measure.kl import BIT, Apart, most_different
+from kilter.measure.kl import BIT, Apart
 from kilter.measure.kl_input import Listed
+from kilter.measure.kl_picture import most_different
 
 Numbers: TypeAlias = NDArray[np.float64]
 LINES = 12

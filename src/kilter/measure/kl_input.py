@@ -51,7 +51,15 @@ class Listed:
         return probabilities
 
 
-Given: TypeAlias = "Listed | Family"
+@dataclass(frozen=True)
+class Named:
+    """A distribution of a named family, with its parameters."""
+
+    text: str
+    family: Family
+
+
+Given: TypeAlias = Listed | Named
 
 
 def read_distribution(text: str, name: str) -> Given:
@@ -63,7 +71,7 @@ def read_distribution(text: str, name: str) -> Given:
     from kilter.divergence.notation import parse_distribution
 
     try:
-        return parse_distribution(f"{kind}({inside})")
+        return Named(text.strip(), parse_distribution(f"{kind}({inside})"))
     except DistributionError as error:
         near = difflib.get_close_matches(kind, KINDS, n=1)
         meant = f" (or did you mean {near[0]}:{inside}?)" if near else ""

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from kilter.measure.kl import BIT, QUANTITIES, Apart, most_different
+from kilter.measure.kl import BIT, QUANTITIES, Apart
 from kilter.measure.kl_derivation import Derivation, derivations, number
-from kilter.measure.kl_input import Listed
+from kilter.measure.kl_picture import bars
 
 P_STYLE, Q_STYLE = "blue", "dark_orange"
 LABEL, VALUE = 14, 8  # cells of an outcome's name and of its probability
 LONGEST_BAR, SHORTEST_BAR = 32, 6
-OUTCOMES_DRAWN = 12
 WIDE = 80  # cells from which on there is room to say what a number is
 EIGHTHS = " ▏▎▍▌▋▊▉"
-
-
-class Bar(NamedTuple):
-    """A row of the picture: an outcome or a place, and both probabilities or densities there."""
-
-    label: str
-    p: float
-    q: float
 
 
 def show(console: Console, apart: Apart, *, explain: bool) -> None:
@@ -52,22 +43,22 @@ def _show(console: Console, apart: Apart, explain: bool) -> None:
 
 
 def _picture(console: Console, apart: Apart) -> None:
-    bars, remark = _bars(apart)
+    rows, remark = bars(apart.p, apart.q)
     for name, given, style in (("p", apart.p, P_STYLE), ("q", apart.q, Q_STYLE)):
         console.print(Text(f"{name}  {given.text}", style=style, overflow="ellipsis", no_wrap=True))
     console.print()
-    label = min(max(len(bar.label) for bar in bars), LABEL)
+    label = min(max(len(bar.label) for bar in rows), LABEL)
     room = (console.width - label - 2 * (VALUE + 1) - 4) // 2
     longest = max(min(room, LONGEST_BAR), SHORTEST_BAR)
-    most = max(max(bar.p, bar.q) for bar in bars)
+    most = max(height for bar in rows for height in (bar.p, bar.q) if math.isfinite(height))
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=label, overflow="ellipsis", no_wrap=True, style="dim")
     for style in (P_STYLE, Q_STYLE):
         grid.add_column(width=VALUE, justify="right", no_wrap=True)
         grid.add_column(width=longest, no_wrap=True, style=style)
     grid.add_row("", Text("p", style="bold"), "", Text("q", style="bold"), "")
-    for bar in bars:
-        drawn = [_bar(height / most * longest, console) for height in (bar.p, bar.q)]
+    for bar in rows:
+        drawn = [_bar(min(height / most, 1) * longest, console) for height in (bar.p, bar.q)]
         grid.add_row(Text(bar.label), f"{bar.p:.3g}", drawn[0], f"{bar.q:.3g}", drawn[1])
     console.print(grid)
     if remark:
@@ -81,17 +72,6 @@ def _bar(cells: float, console: Console) -> str:
     if not console.encoding.lower().startswith("utf"):
         return "#" * max(round(eighths / 8), cells > 0)
     return "█" * (eighths // 8) + EIGHTHS[eighths % 8].strip()
-
-
-def _bars(apart: Apart) -> tuple[list[Bar], str]:
-    """The rows of the picture, and what it leaves out."""
-    p, q = apart.p, apart.q
-    assert isinstance(p, Listed)
-    assert isinstance(q, Listed)
-    places = most_different(p, q, OUTCOMES_DRAWN)
-    bars = [Bar(p.outcomes[i], float(p.probabilities[i]), float(q.probabilities[i])) for i in places]
-    left = len(p.outcomes) - len(bars)
-    return bars, f"of {len(p.outcomes):,} outcomes, those that add most to the divergences" if left else ""
 
 
 def _numbers(apart: Apart, width: int) -> Table:
