@@ -59,7 +59,9 @@ def test_the_two_headed_coin_takes_a_bit_by_the_fair_code_and_the_fair_one_canno
 def test_codes_made_for_p_have_its_entropy_as_length_and_those_for_q_the_cross_entropy() -> None:
     drawn = runpy.run_path(str(CONCEPTS / "draw_divergence.py"))
     p, q = drawn["LETTERS_P"], drawn["LETTERS_Q"]
-    own, other = (sum(a * len(code) for a, code in zip(p, drawn[codes], strict=True)) for codes in ("CODES_P", "CODES_Q"))
+    own, other = (
+        sum(a * len(code) for a, code in zip(p, drawn[codes], strict=True)) for codes in ("CODES_P", "CODES_Q")
+    )
     assert (own, other) == (1.75, 2.625)
     assert float(entropy(Probs(p), unit="bits")) == pytest.approx(own, rel=1e-14)
     assert float(cross_entropy(Probs(p), Probs(q), unit="bits")) == pytest.approx(other, rel=1e-14)

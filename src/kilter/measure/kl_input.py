@@ -90,7 +90,8 @@ def split_kind(text: str) -> tuple[str, str]:
 def checked(numbers: Sequence[float], kind: str, name: str) -> Distribution:
     """The numbers as a distribution of their kind; DistributionError names the one that is wrong."""
     if len(numbers) < 2:
-        raise DistributionError(f"{name} has one outcome only; expected two or more (0.2,0.8); a coin is bernoulli:0.2")
+        coin = f"bernoulli:{numbers[0]:g}" if numbers and 0 <= numbers[0] <= 1 else "bernoulli:0.2"
+        raise DistributionError(f"{name} has one outcome only; expected two or more (0.2,0.8); a coin is {coin}")
     for place, number in enumerate(numbers, 1):
         if problem := _problem(number, kind):
             raise DistributionError(f"{name}: number {place}, {number:g}, {problem}")
