@@ -36,6 +36,11 @@ for command, summary in {
     "demo": "Train and align a small model in a world where the best possible result is known exactly.",
 }.items():
     app.command(f"kilter.commands:{command}", help=summary)
+# By itself, so that it answers at once.
+app.command(
+    "kilter.calculators:kl",
+    help="Say how far apart two distributions are: entropies, cross-entropies, KL both ways, JS, TV.",
+)
 
 
 def main() -> None:

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 # A setting's subject is the same in every command that has it.
 SUBJECTS: dict[str, tuple[str, ...]] = {
     "Model": ("model", "from_scratch", "reference", "against", "strict"),
-    "Data": ("data", "prompts", "columns", "format", "skip_bad", "last", "scored"),
+    "Data": ("data", "prompts", "columns", "format", "skip_bad", "last", "scored", "outcomes"),
     "Run and output": (
-        "out", "overwrite", "token_report", "as_json", "resume", "config", "print_config", "seed", "save_every", "keep",
+        "out", "overwrite", "token_report", "explain", "as_json", "resume", "config", "print_config", "seed",
+        "save_every", "keep",
     ),
     "Text and length": ("style", "max_prompt", "max_length", "on_overflow"),
     "Objective": ("objective", "beta", "label_smoothing", "desirable_weight", "undesirable_weight"),
