@@ -25,12 +25,12 @@ Array = Any
 class LossOptions(TypedDict, total=False):
     """What every loss takes by keyword.
 
-    mask: which rows count, boolean. Others are neither looked at nor validated; their loss is 0, and so is its
-        gradient, whatever their numbers.
-    weights: of the rows, for the reductions "mean" (by the sum of the weights) and "sum"; none negative.
-    reduction: "mean" (the default) over the rows that count, never over outcomes; "sum"; or "none", one loss a row.
-    unit: "nats" (the default) or "bits".
-    validate: False skips the checks that read the arrays (within `jax.jit` they cannot be made).
+    - `mask`: which rows count, boolean. Others are neither looked at nor validated; their loss is 0, and so is its
+      gradient, whatever their numbers.
+    - `weights`: of the rows, for the reductions "mean" (by the sum of the weights) and "sum"; none negative.
+    - `reduction`: "mean" (the default) over the rows that count, never over outcomes; "sum"; or "none", a loss a row.
+    - `unit`: "nats" (the default) or "bits".
+    - `validate`: False skips the checks that read the arrays (within `jax.jit` they cannot be made).
     """
 
     mask: Array | None
