@@ -16,7 +16,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj
 
 from kilter.divergence.distributions import Distribution, Logits, computed_in, first, on_host, place
 from kilter.divergence.forms import form_of
-from kilter.divergence.rows import Reduction, RowOptions, Unit
+from kilter.divergence.rows import Reduction, RowOptions, Unit, common_namespace
 from kilter.errors import DistributionError
 
 Array = Any
@@ -260,7 +260,7 @@ def _elements(given: dict[str, Array], rows: RowOptions) -> list[Array]:
     A single number goes with everything. Other shapes must agree: (N,) beside (N, 1) would be N x N pairs.
     """
     arrays = [value for value in given.values() if is_array_api_obj(value)] or [np.empty((), np.float64)]
-    xp = array_namespace(*arrays)
+    xp = common_namespace(arrays, given)
     floats = [array for array in arrays if xp.isdtype(array.dtype, "real floating")]
     dtype = computed_in(xp, xp.result_type(*floats)) if floats else computed_in(xp, xp.int64)
     elements = {
@@ -286,8 +286,7 @@ def _indices(
 ) -> tuple[Array, Array]:
     """Labels as indices, 0 where a row does not count, and which rows do."""
     xp = array_namespace(z)
-    if not is_array_api_obj(labels):
-        labels = xp.asarray(labels, device=device(z))
+    labels = xp.asarray(labels, device=device(z))
     if not xp.isdtype(labels.dtype, "integral"):
         wanted = "the whole number of each row's outcome, or soft targets in a wrapper: Probs(...), Logits(...)"
         raise DistributionError(f"found labels of type {labels.dtype}; wanted {wanted}")
@@ -306,7 +305,7 @@ def _indices(
 def _soft(labels: Distribution, z: Array, axis: int, keep: Array | None, *, validate: bool) -> Array:
     """The probabilities of soft targets."""
     target = labels.rows(axis)
-    xp = array_namespace(z, target)
+    xp = common_namespace([z, target], {"logits": z, "labels": labels})
     if target.shape != z.shape:
         found = f"labels of shape {tuple(target.shape)} and logits of shape {tuple(z.shape)}"
         raise DistributionError(f"found {found}; wanted one shape")
