@@ -57,7 +57,7 @@ def log_softmax(logits: Array, *, axis: int = -1, validate: bool = True) -> Arra
     [-4.53988992e-05 -1.00000454e+01]
     """
     distribution = Logits(logits)
-    rows = distribution.rows(axis)
+    rows = _rows(distribution, axis)
     if validate:
         distribution.validate(rows, "given")
     return array_namespace(rows).moveaxis(form_of(distribution, rows).log, -1, axis)
@@ -93,7 +93,7 @@ def cross_entropy_loss(
     """
     rows, unit = _settings(options)
     prediction = Logits(logits)
-    z = prediction.rows(axis)
+    z = _rows(prediction, axis)
     xp = array_namespace(z)
     keep = rows.kept(z)
     if not isinstance(labels, Distribution):
@@ -239,6 +239,13 @@ def _why(index: tuple[int, ...]) -> str:
     raise AssertionError("a loss is not asked to raise where it is infinite")
 
 
+def _rows(distribution: Distribution, axis: int) -> Array:
+    """The numbers in the type of computation, outcomes along the last axis."""
+    values = distribution.along(axis)
+    xp = array_namespace(values)
+    return xp.astype(values, computed_in(xp, values.dtype), copy=False)
+
+
 def _product(weight: Array, value: Array) -> Array:
     """weight * value, and 0 where the weight is 0, also of inf."""
     xp = array_namespace(weight, value)
@@ -304,7 +311,7 @@ def _indices(
 
 def _soft(labels: Distribution, z: Array, axis: int, keep: Array | None, *, validate: bool) -> Array:
     """The probabilities of soft targets."""
-    target = labels.rows(axis)
+    target = _rows(labels, axis)
     xp = common_namespace([z, target], {"logits": z, "labels": labels})
     if target.shape != z.shape:
         found = f"labels of shape {tuple(target.shape)} and logits of shape {tuple(z.shape)}"
