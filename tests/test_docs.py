@@ -27,9 +27,16 @@ from test_cli import KILTER
 DOCS = ROOT / "docs"
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 QUICKSTART, QUICKSTART_ZH = DOCS / "quickstart.md", DOCS / "zh" / "quickstart.md"
-YOUR_DATA, YOUR_MODEL, TRAINING, FAQ, API = (
+YOUR_DATA, YOUR_MODEL, TRAINING, WHICH_LOSS, FAQ, API = (
     DOCS / name
-    for name in ("guides/your-data.md", "guides/your-model.md", "guides/training.md", "faq.md", "reference/api.md")
+    for name in (
+        "guides/your-data.md",
+        "guides/your-model.md",
+        "guides/training.md",
+        "guides/which-loss.md",
+        "faq.md",
+        "reference/api.md",
+    )
 )
 # What is downloaded, or takes minutes, and what stands for it here.
 TINY = "layers=1,hidden=16,heads=2,kv_heads=1,mlp=16,vocabulary=300"
@@ -208,6 +215,17 @@ def test_the_guide_to_training_runs_as_it_is_printed(directory: Path) -> None:
     (resumed,) = (i for i, step in enumerate(steps) if "--resume" in step)
     stopped = "import shutil; shutil.rmtree('runs/dpo/model')"  # as if it had been stopped before its end
     run_all([*steps[:resumed], ["python", stopped], *steps[resumed:]], here)
+
+
+def test_the_guide_to_losses_prints_what_stands_in_it(tmp_path: Path) -> None:
+    found = [block for block in blocks(WHICH_LOSS) if block.language]
+    assert [block.language for block in found] == ["python", "text"] * 5
+    end = "-- end of a block --\n"
+    program = f"print({end!r}, end='')\n".join(code.text for code in found[::2])
+    (printed,) = run_all([["python", program]], tmp_path)
+    for code, wanted, got in zip(found[::2], found[1::2], printed.split(end), strict=True):
+        pattern = re.escape(wanted.text).replace(re.escape("..."), ".*")
+        assert re.fullmatch(pattern, got), f"{code.text}printed\n{got}"
 
 
 def test_python_of_the_questions_and_the_reference_runs(tmp_path: Path) -> None:

@@ -58,6 +58,9 @@ def test_the_parts_are_those_worked_out_by_hand(array: Callable[..., Array]) -> 
     assert float(parts.cross_entropy) == pytest.approx(0.5 * math.log(16 / 3), rel=1e-15)
     bits = decompose(Probs(array([1.0, 0.0])), Probs(array([0.5, 0.5])), unit="bits")
     assert [float(part) for part in (bits.cross_entropy, bits.entropy, bits.kl)] == [1, 0, 1]
+    bits = decompose(Probs(array([0.5, 0.5])), Probs(array([0.25, 0.75])), unit="bits")
+    assert float(bits.entropy) == 1
+    assert float(bits.cross_entropy - bits.kl) == pytest.approx(1, rel=1e-14)
 
 
 @given(st.integers(0, 2**32), st.integers(2, 6))

@@ -28,9 +28,19 @@ from kilter.errors import DistributionError
 Array = Any
 INF, NAN = math.inf, math.nan
 HALF_LOG_2_PI = 0.9189385332046727
-libraries = pytest.mark.parametrize(
-    "array", [np.asarray, lambda values: torch.from_numpy(np.asarray(values))], ids=["numpy", "torch"]
-)
+
+
+def from_jax(values: Array) -> Array:
+    jax = pytest.importorskip("jax")
+    jax.config.update("jax_enable_x64", True)
+    return jax.numpy.asarray(np.asarray(values))
+
+
+def from_torch(values: Array) -> Array:
+    return torch.from_numpy(np.asarray(values))
+
+
+libraries = pytest.mark.parametrize("array", [np.asarray, from_torch, from_jax], ids=["numpy", "torch", "jax"])
 
 
 def t(values: Array) -> torch.Tensor:
@@ -270,6 +280,15 @@ def test_soft_targets_may_be_logits_and_have_gradients_of_their_own() -> None:
     loss = cross_entropy_loss(logits=t(z_q), labels=Logits(leaf))
     wanted = finite_differences(lambda z: float(cross_entropy_loss(logits=z_q, labels=Logits(z))), z_p)
     np.testing.assert_allclose(torch.autograd.grad(loss, leaf)[0], wanted, atol=1e-8)
+
+
+def test_arrays_of_two_libraries_are_refused_but_labels_are_taken_from_any() -> None:
+    with pytest.raises(DistributionError, match="for logits and labels; wanted arrays of one library"):
+        cross_entropy_loss(logits=torch.zeros(1, 2), labels=Probs([[0.5, 0.5]]))
+    with pytest.raises(DistributionError, match="for values and mean; wanted arrays of one library"):
+        mean_squared_error(values=torch.zeros(2), mean=np.zeros(2))
+    assert float(cross_entropy_loss(logits=torch.zeros(1, 2), labels=np.array([1]))) == pytest.approx(math.log(2))
+    assert float(cross_entropy_loss(logits=np.zeros((1, 2)), labels=[1])) == pytest.approx(math.log(2))
 
 
 def test_soft_targets_are_checked_and_named() -> None:

@@ -37,8 +37,8 @@ VERDICTS: dict[str, Verdict] = {
     "teacher": Verdict(True, "p is fixed, so H(p) is a constant: it moves the value of the loss and no gradient"),
     "parameters": Verdict(
         False,
-        "p has parameters, and so has H(p): cross-entropy leaves out its gradient, and p may collapse onto the one "
-        "outcome that q gives most",
+        "p has parameters, and so has H(p): without its gradient, as in cross-entropy, p may collapse onto q's "
+        "likeliest outcome",
     ),
 }
 
@@ -72,13 +72,13 @@ def decompose(p: Distribution, q: Distribution, *, unit: Unit = "nats", **option
 class GradientComparison:
     """Cross-entropy and KL as losses, on the numbers given: values, what lies between them, and gradients, in nats.
 
-    p_from: where p comes from, one of `VERDICTS`.
-    interchangeable, why: whether it matters which of the two is the loss; it follows from `p_from` alone.
-    values: of each row; `values.entropy` is the constant between the two where they are interchangeable.
-    cross_entropy_by_q, kl_by_q, cross_entropy_by_p, kl_by_p: gradients of each row's value with respect to the logits
-        of q and of p, in p's shape; those by p matter only where p has parameters.
-    measured_error: the largest difference between these gradients and slopes of `cross_entropy` and `kl` measured on
-        the numbers given, by central differences along one direction; NaN where all values are infinite.
+    - `p_from`: where p comes from, a name in `VERDICTS`.
+    - `interchangeable`, `why`: whether it matters which of the two is the loss; it follows from `p_from` alone.
+    - `values`: of each row; `values.entropy` is the constant between the two where they are interchangeable.
+    - `cross_entropy_by_q`, `kl_by_q`, `cross_entropy_by_p`, `kl_by_p`: gradients of each row's value by the logits of
+      q and of p, in the shape of the rows of both; those by p matter only where p has parameters.
+    - `measured_error`: the largest difference between these gradients and slopes of `cross_entropy` and `kl` measured
+      on the numbers given, by central differences along one direction; NaN where all values are infinite.
 
     Printed, it is a report.
     """

@@ -16,7 +16,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj
 
 from kilter.divergence.distributions import Distribution, Logits, computed_in, first, on_host, place
 from kilter.divergence.forms import form_of
-from kilter.divergence.rows import Reduction, RowOptions, Unit
+from kilter.divergence.rows import Reduction, RowOptions, Unit, common_namespace
 from kilter.errors import DistributionError
 
 Array = Any
@@ -25,12 +25,12 @@ Array = Any
 class LossOptions(TypedDict, total=False):
     """What every loss takes by keyword.
 
-    mask: which rows count, boolean. Others are neither looked at nor validated; their loss is 0, and so is its
-        gradient, whatever their numbers.
-    weights: of the rows, for the reductions "mean" (by the sum of the weights) and "sum"; none negative.
-    reduction: "mean" (the default) over the rows that count, never over outcomes; "sum"; or "none", one loss a row.
-    unit: "nats" (the default) or "bits".
-    validate: False skips the checks that read the arrays (within `jax.jit` they cannot be made).
+    - `mask`: which rows count, boolean. Others are neither looked at nor validated; their loss is 0, and so is its
+      gradient, whatever their numbers.
+    - `weights`: of the rows, for the reductions "mean" (by the sum of the weights) and "sum"; none negative.
+    - `reduction`: "mean" (the default) over the rows that count, never over outcomes; "sum"; or "none", a loss a row.
+    - `unit`: "nats" (the default) or "bits".
+    - `validate`: False skips the checks that read the arrays (within `jax.jit` they cannot be made).
     """
 
     mask: Array | None
@@ -57,7 +57,7 @@ def log_softmax(logits: Array, *, axis: int = -1, validate: bool = True) -> Arra
     [-4.53988992e-05 -1.00000454e+01]
     """
     distribution = Logits(logits)
-    rows = distribution.rows(axis)
+    rows = _rows(distribution, axis)
     if validate:
         distribution.validate(rows, "given")
     return array_namespace(rows).moveaxis(form_of(distribution, rows).log, -1, axis)
@@ -93,7 +93,7 @@ def cross_entropy_loss(
     """
     rows, unit = _settings(options)
     prediction = Logits(logits)
-    z = prediction.rows(axis)
+    z = _rows(prediction, axis)
     xp = array_namespace(z)
     keep = rows.kept(z)
     if not isinstance(labels, Distribution):
@@ -239,6 +239,13 @@ def _why(index: tuple[int, ...]) -> str:
     raise AssertionError("a loss is not asked to raise where it is infinite")
 
 
+def _rows(distribution: Distribution, axis: int) -> Array:
+    """The numbers in the type of computation, outcomes along the last axis."""
+    values = distribution.along(axis)
+    xp = array_namespace(values)
+    return xp.astype(values, computed_in(xp, values.dtype), copy=False)
+
+
 def _product(weight: Array, value: Array) -> Array:
     """weight * value, and 0 where the weight is 0, also of inf."""
     xp = array_namespace(weight, value)
@@ -260,7 +267,7 @@ def _elements(given: dict[str, Array], rows: RowOptions) -> list[Array]:
     A single number goes with everything. Other shapes must agree: (N,) beside (N, 1) would be N x N pairs.
     """
     arrays = [value for value in given.values() if is_array_api_obj(value)] or [np.empty((), np.float64)]
-    xp = array_namespace(*arrays)
+    xp = common_namespace(arrays, given)
     floats = [array for array in arrays if xp.isdtype(array.dtype, "real floating")]
     dtype = computed_in(xp, xp.result_type(*floats)) if floats else computed_in(xp, xp.int64)
     elements = {
@@ -286,8 +293,7 @@ def _indices(
 ) -> tuple[Array, Array]:
     """Labels as indices, 0 where a row does not count, and which rows do."""
     xp = array_namespace(z)
-    if not is_array_api_obj(labels):
-        labels = xp.asarray(labels, device=device(z))
+    labels = xp.asarray(labels, device=device(z))
     if not xp.isdtype(labels.dtype, "integral"):
         wanted = "the whole number of each row's outcome, or soft targets in a wrapper: Probs(...), Logits(...)"
         raise DistributionError(f"found labels of type {labels.dtype}; wanted {wanted}")
@@ -305,8 +311,8 @@ def _indices(
 
 def _soft(labels: Distribution, z: Array, axis: int, keep: Array | None, *, validate: bool) -> Array:
     """The probabilities of soft targets."""
-    target = labels.rows(axis)
-    xp = array_namespace(z, target)
+    target = _rows(labels, axis)
+    xp = common_namespace([z, target], {"logits": z, "labels": labels})
     if target.shape != z.shape:
         found = f"labels of shape {tuple(target.shape)} and logits of shape {tuple(z.shape)}"
         raise DistributionError(f"found {found}; wanted one shape")
