@@ -12,10 +12,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kilter.divergence import entropy, kl
+from kilter.divergence import LogProbs
+from kilter.divergence import entropy as entropy_of
+from kilter.divergence import kl as kl_of
 
 Array = Any
 INF = math.inf
+
+
+def entropy(log_p: Array) -> Array:
+    return entropy_of(LogProbs(log_p))
+
+
+def kl(log_p: Array, log_q: Array) -> Array:
+    return kl_of(LogProbs(log_p), LogProbs(log_q))
 
 
 def tensor(values: Array) -> Array:
