@@ -109,6 +109,11 @@ class Family:
             object.__setattr__(made, name, value)
         return made
 
+    def dimension(self) -> int | None:
+        """How long the vectors are that its parameters consist of, if they are vectors."""
+        vectors = [getattr(self, known.name) for known in fields_of(self) if known.metadata["axes"] == 1]
+        return int(promote(vectors[0])[1][0].shape[-1]) if vectors else None
+
     def support(self) -> tuple[Array, Array]:
         """The least and the greatest outcome, as far as there are any."""
         return SUPPORTS[self.kind]
@@ -552,7 +557,7 @@ class Categorical(Family):
         return 0.0, float(values.shape[-1] - 1)
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        one_hot = x[..., None] == xp.arange(self.probabilities.shape[-1], dtype=x.dtype)
+        one_hot = x[..., None] == xp.arange(self.probabilities.shape[-1], dtype=x.dtype, device=x.device)
         return xp.log(xp.sum(xp.where(one_hot, self.probabilities, xp.zeros_like(self.probabilities)), axis=-1))
 
 
