@@ -1,7 +1,9 @@
 """Exact divergences and entropies; the units are nats unless bits are asked for."""
 
+from kilter.divergence import closed_forms, quadrature
 from kilter.divergence.counts import entropy_from_counts, kl_from_counts
 from kilter.divergence.critic import train_critic, variational_bound
+from kilter.divergence.describe import describe
 from kilter.divergence.discrete import (
     alpha,
     bhattacharyya,
@@ -22,22 +24,32 @@ from kilter.divergence.discrete import (
 from kilter.divergence.distributions import Counts, Distribution, Logits, LogProbs, Probs, Smooth
 from kilter.divergence.estimates import Estimate, mean_estimate
 from kilter.divergence.f_divergences import F_DIVERGENCES, FDivergence, f_divergence, f_divergence_named
+from kilter.divergence.families import FAMILIES, Family
 from kilter.divergence.log_ratios import kl_from_log_ratios, kl_loss
+from kilter.divergence.mixtures import Mixture, entropy_bounds, kl_bounds, kl_by_sampling
 from kilter.divergence.nearest_neighbours import entropy_from_neighbours, kl_from_neighbours
+from kilter.divergence.notation import parse_distribution
+from kilter.divergence.objects import family_of
+from kilter.divergence.quadrature import Density, Quadrature
 from kilter.divergence.rows import Options
 from kilter.divergence.sequences import SequenceKl, kl_from_sequences, sequence_kl_loss
 from kilter.divergence.variational import bound_from_critic, bound_value
 
 __all__ = [
+    "FAMILIES",
     "F_DIVERGENCES",
     "Counts",
+    "Density",
     "Distribution",
     "Estimate",
     "FDivergence",
+    "Family",
     "LogProbs",
     "Logits",
+    "Mixture",
     "Options",
     "Probs",
+    "Quadrature",
     "SequenceKl",
     "Smooth",
     "alpha",
@@ -45,24 +57,32 @@ __all__ = [
     "bound_from_critic",
     "bound_value",
     "chi2",
+    "closed_forms",
     "cross_entropy",
+    "describe",
     "entropy",
+    "entropy_bounds",
     "entropy_from_counts",
     "entropy_from_neighbours",
     "expectation",
     "f_divergence",
     "f_divergence_named",
+    "family_of",
     "generalised_js",
     "hellinger",
     "jeffreys",
     "js",
     "kl",
+    "kl_bounds",
+    "kl_by_sampling",
     "kl_from_counts",
     "kl_from_log_ratios",
     "kl_from_neighbours",
     "kl_from_sequences",
     "kl_loss",
     "mean_estimate",
+    "parse_distribution",
+    "quadrature",
     "renyi",
     "sequence_kl_loss",
     "total_variation",

@@ -159,6 +159,21 @@ def wasserstein2(p: Any, q: Any) -> Array:
     return _computed(found, p, q)
 
 
+def has_closed_form(name: str, p: Any, q: Any = None) -> bool:
+    """Whether `entropy`, `cross_entropy`, `kl`, `bhattacharyya`, `hellinger` or `wasserstein2` has one here.
+
+    >>> from kilter.divergence.families import Cauchy, Normal
+    >>> has_closed_form("kl", Cauchy(0, 1), Cauchy(2, 1)), has_closed_form("kl", Normal(0, 1), Cauchy(0, 1))
+    (True, False)
+    """
+    if not isinstance(p, Family) or not isinstance(q, Family | None):
+        return False
+    if name == "entropy":
+        return entropy_formula(type(p)) is not None
+    assert q is not None
+    return _FORMULAS[name](p, q) is not None
+
+
 def entropy_formula(family: type[Family]) -> Formula | None:
     """The formula of a family's entropy, if there is one."""
     for wide, widen in _wider(family):
@@ -191,6 +206,15 @@ def kl_formula(p: Family, q: Family) -> Formula | None:
     if cross is None or own is None:
         return None
     return lambda xp, p, q: cross(xp, p, q) - own(xp, p, p)
+
+
+_FORMULAS: dict[str, Callable[[Family, Family], Formula | None]] = {
+    "cross_entropy": cross_entropy_formula,
+    "kl": kl_formula,
+    "bhattacharyya": lambda p, q: _pair_formula(BHATTACHARYYA_PAIRS, p, q),
+    "hellinger": lambda p, q: _pair_formula(BHATTACHARYYA_PAIRS, p, q),
+    "wasserstein2": lambda p, q: _pair_formula(WASSERSTEIN2_PAIRS, p, q),
+}
 
 
 def never_within(p: type[Family], q: type[Family]) -> bool:
@@ -341,9 +365,15 @@ def _computed(formula: Formula, p: Family, q: Family) -> Array:
 
 
 def _family(p: Any) -> Family:
-    if isinstance(p, Family):
-        return p
-    raise DistributionError(f"found {type(p).__name__}; give a distribution of a family, as in Normal(0, 1)")
+    from kilter.divergence.objects import family_of
+
+    found = p if isinstance(p, Family) else family_of(p)
+    if isinstance(found, Family):
+        return found
+    raise DistributionError(
+        f"found {type(p).__name__}, which has no closed forms; kilter.divergence.quadrature takes densities of one "
+        "number, and kilter.divergence.mixtures bounds and estimates mixtures of normals"
+    )
 
 
 def _families(p: Any, q: Any) -> tuple[Family, Family]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from array_api_compat import array_namespace, is_array_api_obj, is_numpy_array
+from array_api_compat import is_array_api_obj, is_numpy_array
 
 from kilter.divergence.bessel import log_bessel_i
+from kilter.divergence.namespaces import array_namespace
 from kilter.divergence.special import LOG_2PI, log1p_square, log_beta, log_gamma, xlogy
 from kilter.errors import DistributionError
 

@@ -197,6 +197,12 @@ def entropy_of_normal(xp: Any, p: Any) -> Array:
     return 0.5 * (p.mean.shape[-1] * (LOG_2PI + 1) + _Whitening(xp, p).log_det()) + 0 * p.mean[..., 0]
 
 
+def log_density_of_normal(xp: Any, p: Any, x: Array) -> Array:
+    """The log-density of a normal of any form at vectors x [..., D]."""
+    white = _Whitening(xp, p)
+    return -0.5 * (white.norm((x - p.mean)[..., None]) + white.log_det() + p.mean.shape[-1] * LOG_2PI)
+
+
 def bhattacharyya_diagonal_normal(xp: Any, p: DiagonalNormal, q: DiagonalNormal) -> Array:
     spread = (p.sd - q.sd) ** 2 / (2 * p.sd * q.sd)
     away = 0.25 * (p.mean - q.mean) ** 2 / (p.sd**2 + q.sd**2)
@@ -396,8 +402,9 @@ def kl_dirichlet_multinomial(xp: Any, p: DirichletMultinomial, q: DirichletMulti
     log_margin = ways + log_gamma(own + x) - log_gamma(own) + log_gamma(safe + left) - log_gamma(safe)
     log_margin = log_margin + log_gamma(own + rest) - log_gamma(own + rest + n)
     margin = xp.where(x <= n, xp.exp(log_margin), 0 * log_margin)
-    more = xp.flip(xp.cumulative_sum(xp.flip(margin, axis=-1), axis=-1), axis=-1)[..., 1:]  # P(X_k > j)
     j = x[..., :-1]
+    first = j[(0,) * (j.ndim - 1)]
+    more = margin @ xp.astype(x[(0,) * (j.ndim - 1)][:, None] > first, margin.dtype)  # P(X_k > j)
     each = xp.sum(more * log_ratio(b[..., None] + j, a[..., None] + j), axis=(-2, -1))
     j = j[..., 0, :]
     totals = log_ratio(xp.sum(b, axis=-1)[..., None] + j, total[..., None] + j)

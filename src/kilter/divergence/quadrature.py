@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilter.divergence.expectations import EXPECTATIONS
-from kilter.divergence.families import Family, promote
+from kilter.divergence.families import Family, Normal, promote
 from kilter.divergence.special import exp_excess
 from kilter.errors import DistributionError
 
@@ -100,8 +100,8 @@ def kl(p: Any, q: Any, *, tolerance: float = TOLERANCE) -> Quadrature:
     (0.259244551, True)
     >>> kl(lambda x: np.exp(-x), lambda x: 2 * np.exp(-2 * x))
     Traceback (most recent call last):
-    kilter.errors.DistributionError: p integrates to inf between -inf and inf; it must integrate to 1: give its ends, \
-and points near its peaks, as Density(function, low, high, points=...)
+    kilter.errors.DistributionError: a density is inf or not a number at -2.98586e+276; give the ends between which it \
+is one, as Density(function, low, high)
     >>> exponential, faster = Density(lambda x: np.exp(-x), low=0), Density(lambda x: 2 * np.exp(-2 * x), low=0)
     >>> round(kl(exponential, faster).value, 9)  # 1 - log 2
     0.306852819
@@ -234,15 +234,19 @@ def _at(p: Any, x: Array, rest: Array) -> Array:
 
 
 def _density(p: Any, called: str) -> Any:
-    if isinstance(p, Family | Density):
-        if isinstance(p, Family) and p.kind not in _OF_NUMBERS:
-            raise DistributionError(
-                f"{called} is {p.family_name()}, which is not of one number; there is no quadrature"
-            )
-        return p
-    if callable(p):
-        return Density(p)
-    raise DistributionError(f"{called} is {type(p).__name__}; give a family, a Density or a function of an array")
+    from kilter.divergence.mixtures import Mixture
+    from kilter.divergence.objects import family_of
+
+    known = Density(p) if type(p).__name__ == "function" else family_of(p)
+    if isinstance(known, Mixture) and isinstance(known.components, Normal):
+        means, sds = (np.ravel(np.asarray(value, dtype=np.float64)) for value in known.components.parameters())
+        around = [float(m + step * s) for m, s in np.broadcast(means, sds) for step in (0, -8, -3, -1, 1, 3, 8)]
+        return Density(known.log_density, is_log=True, points=tuple(around))
+    if isinstance(known, Mixture) or (isinstance(known, Family) and known.kind not in _OF_NUMBERS):
+        raise DistributionError(
+            f"{called} is {type(known).__name__}, which is not of one number; there is no quadrature"
+        )
+    return known
 
 
 _OF_NUMBERS = {"line", "half-line", "tail", "unit", "interval", "circle", "counts", "finite"}
@@ -332,9 +336,14 @@ def _evaluated(p: Any, q: Any, terms: Terms, line: _Map, left: Floats, right: Fl
     x, rest, log_slope = line.x(t), line.rest(t), line.log_slope(t)
     log_p, log_q = (_at(density, x.ravel(), rest.ravel()).reshape(t.shape) for density in (p, q))
     mass_p, mass_q = _mass(np, log_p, log_slope), _mass(np, log_q, log_slope)
+    if isinstance(q, Density) and not q.is_log:  # q may be 0 because it underflows, where p all but does
+        log_p = np.where((log_q == -math.inf) & (mass_p < 1e-18), -math.inf, log_p)
     values = np.stack([terms(np, log_p, log_q, log_slope), mass_p, mass_q], axis=1) * half[:, None]
     if (nowhere := np.isnan(values).any(axis=1)).any():
-        raise DistributionError(f"a density is not a number at {x[nowhere][0]:g}; it must be at least 0 everywhere")
+        raise DistributionError(
+            f"a density is inf or not a number at {x[nowhere][0]:g}; give the ends between which it is one, as "
+            "Density(function, low, high)"
+        )
     kronrod, gauss = values @ _K, values @ _G
     # The estimate of QUADPACK: the two rules' difference, in view of how far the integrand is from constant.
     spread = np.maximum(np.abs(values - kronrod[..., None] / 2) @ _K, 1e-300)

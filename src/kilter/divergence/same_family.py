@@ -13,8 +13,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
-
 from kilter.divergence.bessel import bessel_ratio, log_hyp0f1
 from kilter.divergence.families import (
     Bernoulli,
@@ -45,6 +43,7 @@ from kilter.divergence.families import (
     Weibull,
     log_sinhc,
 )
+from kilter.divergence.namespaces import array_namespace
 from kilter.divergence.special import exp_excess, gamma_excess, log_beta, log_excess, log_gamma, log_ratio
 
 Array = Any

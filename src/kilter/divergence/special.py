@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_array, is_torch_array
+from array_api_compat import is_numpy_array, is_torch_array
+
+from kilter.divergence.namespaces import array_namespace
 
 Array = Any
 
@@ -113,8 +115,8 @@ def log_excess(of: Array, to: Array) -> Array:
 
     With d = u - 1 and r = d / (2 + d), log(1 + d) is 2 artanh r and d - 2r is d r, so nothing of first order cancels.
 
-    >>> float(log_excess(np.asarray(1.0), np.asarray(1.0 + 2**-30))) * 2**61  # d^2 / 2
-    0.9999999993791182
+    >>> round(float(log_excess(np.asarray(1.0), np.asarray(1.0 + 2**-30))) * 2**61, 12)  # d^2 / 2 - d^3 / 3
+    0.999999999379
     """
     xp = array_namespace(of, to)
     change = (to - of) / of
