@@ -10,8 +10,9 @@ import math
 from functools import cache
 from typing import Any
 
-from array_api_compat import array_namespace
 from numpy.polynomial import Polynomial
+
+from kilter.divergence.namespaces import array_namespace
 
 Array = Any
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from kilter.divergence import multivariate
 from kilter.divergence.expectations import CROSS_ENTROPIES, ENTROPIES, EXPECTATIONS
 from kilter.divergence.families import (
     WITHIN,
@@ -49,9 +50,10 @@ Formula = Callable[[Any, Any, Any], Array]
 Widening = Callable[[Any, Any], Any]
 Pairs = dict[tuple[type[Family], type[Family]], Pair]
 
-KL_PAIRS: Pairs = {(family, family): pair for family, pair in KL.items()}
-BHATTACHARYYA_PAIRS: Pairs = {(family, family): pair for family, pair in BHATTACHARYYA.items()}
-WASSERSTEIN2_PAIRS: Pairs = {(family, family): pair for family, pair in WASSERSTEIN2.items()}
+KL_PAIRS: Pairs = {(family, family): pair for family, pair in KL.items()} | multivariate.KL
+BHATTACHARYYA_PAIRS: Pairs = {(f, f): pair for f, pair in BHATTACHARYYA.items()} | multivariate.BHATTACHARYYA
+WASSERSTEIN2_PAIRS: Pairs = {(f, f): pair for f, pair in WASSERSTEIN2.items()} | multivariate.WASSERSTEIN2
+_ENTROPIES = ENTROPIES | multivariate.ENTROPIES
 
 # Families that are special cases of others.
 WIDER: dict[type[Family], dict[type[Family], Widening]] = {
@@ -90,7 +92,7 @@ def cross_entropy(p: Any, q: Any) -> Array:
     >>> round(float(cross_entropy(Normal(0, 1), Normal(1, 1))), 6)
     1.918939
     """
-    p, q = _family(p), _family(q)
+    p, q = _families(p, q)
     found = cross_entropy_formula(p, q)
     if found is None:
         raise _none("cross-entropy", type(p), type(q))
@@ -108,7 +110,7 @@ def kl(p: Any, q: Any) -> Array:
     kilter.errors.DistributionError: KL(normal, cauchy) has no closed form; integrate it with \
 kilter.divergence.quadrature.kl, or estimate it from samples
     """
-    p, q = _family(p), _family(q)
+    p, q = _families(p, q)
     found = kl_formula(p, q)
     if found is None:
         raise _none("KL", type(p), type(q))
@@ -122,7 +124,7 @@ def bhattacharyya(p: Any, q: Any) -> Array:
     >>> float(bhattacharyya(Poisson(1.0), Poisson(4.0)))  # (sqrt 4 - sqrt 1)^2 / 2
     0.5
     """
-    p, q = _family(p), _family(q)
+    p, q = _families(p, q)
     found = _pair_formula(BHATTACHARYYA_PAIRS, p, q)
     if found is None:
         raise _none("Bhattacharyya distance", type(p), type(q))
@@ -148,7 +150,7 @@ def wasserstein2(p: Any, q: Any) -> Array:
     >>> float(wasserstein2(Normal(0, 1), Normal(3, 5)))
     5.0
     """
-    p, q = _family(p), _family(q)
+    p, q = _families(p, q)
     found = _pair_formula(WASSERSTEIN2_PAIRS, p, q)
     if found is None:
         raise DistributionError(
@@ -157,11 +159,26 @@ def wasserstein2(p: Any, q: Any) -> Array:
     return _computed(found, p, q)
 
 
+def has_closed_form(name: str, p: Any, q: Any = None) -> bool:
+    """Whether `entropy`, `cross_entropy`, `kl`, `bhattacharyya`, `hellinger` or `wasserstein2` has one here.
+
+    >>> from kilter.divergence.families import Cauchy, Normal
+    >>> has_closed_form("kl", Cauchy(0, 1), Cauchy(2, 1)), has_closed_form("kl", Normal(0, 1), Cauchy(0, 1))
+    (True, False)
+    """
+    if not isinstance(p, Family) or not isinstance(q, Family | None):
+        return False
+    if name == "entropy":
+        return entropy_formula(type(p)) is not None
+    assert q is not None
+    return _FORMULAS[name](p, q) is not None
+
+
 def entropy_formula(family: type[Family]) -> Formula | None:
     """The formula of a family's entropy, if there is one."""
     for wide, widen in _wider(family):
-        if wide in ENTROPIES:
-            return _after(ENTROPIES[wide], widen)
+        if wide in _ENTROPIES:
+            return _after(_ENTROPIES[wide], widen)
     if family.kind == "finite":
         return lambda xp, p, q: -_sum_over_outcomes(xp, p, p)
     return None
@@ -189,6 +206,15 @@ def kl_formula(p: Family, q: Family) -> Formula | None:
     if cross is None or own is None:
         return None
     return lambda xp, p, q: cross(xp, p, q) - own(xp, p, p)
+
+
+_FORMULAS: dict[str, Callable[[Family, Family], Formula | None]] = {
+    "cross_entropy": cross_entropy_formula,
+    "kl": kl_formula,
+    "bhattacharyya": lambda p, q: _pair_formula(BHATTACHARYYA_PAIRS, p, q),
+    "hellinger": lambda p, q: _pair_formula(BHATTACHARYYA_PAIRS, p, q),
+    "wasserstein2": lambda p, q: _pair_formula(WASSERSTEIN2_PAIRS, p, q),
+}
 
 
 def never_within(p: type[Family], q: type[Family]) -> bool:
@@ -261,7 +287,7 @@ class _Expectations:
 
     def __init__(self, xp: Any, p: Family) -> None:
         self._xp, self._p = xp, p
-        self._known = EXPECTATIONS[type(p)]
+        self._known = EXPECTATIONS.get(type(p), {})
 
     def __getattr__(self, name: str) -> Callable[..., Array]:
         if name == "inverse" and name not in self._known:
@@ -299,7 +325,7 @@ def _sum_over_outcomes(xp: Any, p: Family, q: Family) -> Array:
     """sum p log q over the outcomes of p, of which there are finitely many."""
     _, high = p.support()
     last = high if isinstance(high, float) else float(xp.max(high))
-    x = xp.arange(int(last) + 1, dtype=p.parameters()[0].dtype)
+    x = xp.arange(int(last) + 1, dtype=p.parameters()[0].dtype, device=p.parameters()[0].device)
     log_p, log_q = _spread(p).log_density(x), _spread(q).log_density(x)
     nothing = log_p == -math.inf
     safe = xp.where(nothing, xp.zeros_like(log_p + log_q), log_q + 0 * xp.where(nothing, 0 * log_p, log_p))
@@ -339,9 +365,25 @@ def _computed(formula: Formula, p: Family, q: Family) -> Array:
 
 
 def _family(p: Any) -> Family:
-    if isinstance(p, Family):
-        return p
-    raise DistributionError(f"found {type(p).__name__}; give a distribution of a family, as in Normal(0, 1)")
+    from kilter.divergence.objects import family_of
+
+    found = p if isinstance(p, Family) else family_of(p)
+    if isinstance(found, Family):
+        return found
+    raise DistributionError(
+        f"found {type(p).__name__}, which has no closed forms; kilter.divergence.quadrature takes densities of one "
+        "number, and kilter.divergence.mixtures bounds and estimates mixtures of normals"
+    )
+
+
+def _families(p: Any, q: Any) -> tuple[Family, Family]:
+    p, q = _family(p), _family(q)
+    lengths = p.dimension(), q.dimension()
+    if None not in lengths and lengths[0] != lengths[1]:
+        raise DistributionError(
+            f"{p.family_name()} has {lengths[0]} components and {q.family_name()} {lengths[1]}; they must have as many"
+        )
+    return p, q
 
 
 def _none(what: str, p: type[Family], *q: type[Family]) -> DistributionError:

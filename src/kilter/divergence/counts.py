@@ -39,8 +39,8 @@ def entropy_from_counts(p: Counts, *, miller_madow: bool = True) -> Estimate:
     >>> print(entropy_from_counts(Counts([5, 5])))
     0.7431 ± 0.071 (10 samples; plug-in with Miller-Madow correction: too low where outcomes were not seen)
     """
-    value = float(entropy(_required_counts(p, "p")))
-    p_K, samples = _shares(p, "p")
+    value = float(entropy(_counts(p, "p")))
+    p_K, samples = _shares(p)
     p_K = p_K[p_K > 0]
     missing = (len(p_K) - 1) / (2 * samples)
     variance = max(float(p_K @ (-np.log(p_K) - value) ** 2) / samples, (len(p_K) - 1) / (2 * samples**2))
@@ -68,9 +68,9 @@ def kl_from_counts(p: Counts, q: Distribution, *, support: Support = "exact", mi
     >>> print(kl_from_counts(Counts([20, 80]), Counts([100, 0])))
     inf ± nan (200 samples; p's sample has 1 outcome that q's has not)
     """
-    value = float(kl(_required_counts(p, "p"), required(q, "q"), support=support))
+    value = float(kl(_counts(p, "p"), _one_row(q, "q"), support=support))
     smoothing = 0.0 if isinstance(support, str) else support.amount
-    (p_K, p_samples), (q_K, q_samples) = _shares(p, "p", smoothing), _shares(q, "q", smoothing)
+    (p_K, p_samples), (q_K, q_samples) = _shares(p, smoothing), _shares(q, smoothing)
     samples = int(p_samples + (q_samples if math.isfinite(q_samples) else 0))
     if value == math.inf:
         missing = int(((p_K > 0) & (q_K == 0)).sum())
@@ -87,20 +87,23 @@ def kl_from_counts(p: Counts, q: Distribution, *, support: Support = "exact", mi
     return Estimate(value - excess * miller_madow, math.sqrt(max(spread, at_equality)), samples, bias)
 
 
-def _required_counts(value: object, name: str) -> Counts:
+def _one_row(value: object, name: str) -> Distribution:
     distribution = required(value, name)
-    if not isinstance(distribution, Counts):
-        raise DistributionError(
-            f"found {distribution.noun} as {name}; to estimate, say how often each outcome was seen: Counts(...)"
-        )
-    return distribution
-
-
-def _shares(distribution: Distribution, name: str, smoothing: float = 0.0) -> _Shares:
-    """The one row of a distribution, and the number of samples behind it."""
     if distribution.values.ndim != 1:
         found = f"{distribution.noun} of shape {tuple(distribution.values.shape)} as {name}"
         raise DistributionError(f"found {found}; wanted one row: estimate each by itself")
+    return distribution
+
+
+def _counts(value: object, name: str) -> Counts:
+    distribution = _one_row(value, name)
+    if not isinstance(distribution, Counts):
+        raise DistributionError(f"found {distribution.noun} as {name}; wanted Counts(...): how often each was seen")
+    return distribution
+
+
+def _shares(distribution: Distribution, smoothing: float = 0.0) -> _Shares:
+    """Probabilities, and the number of samples behind them."""
     row = on_host(distribution.rows(-1)).astype(np.float64)
     samples = float(row.sum()) if isinstance(distribution, Counts) else math.inf
     return _Shares(floats(form_of(distribution, row, smoothing).p), samples)

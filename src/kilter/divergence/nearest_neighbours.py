@@ -37,7 +37,7 @@ def entropy_from_neighbours(x_ND: Array, *, k: int = 3, resolution: Array | None
     from scipy.spatial import cKDTree
     from scipy.special import digamma, gammaln
 
-    x_ND = points(x_ND, "x", least=k + 1)
+    x_ND = points(x_ND, "x", least=_checked(k) + 1)
     if resolution is not None:
         noise_ND = np.random.default_rng(seed).uniform(-0.5, 0.5, x_ND.shape)
         x_ND = x_ND + noise_ND * floats(resolution)
@@ -63,13 +63,14 @@ def entropy_from_neighbours(x_ND: Array, *, k: int = 3, resolution: Array | None
 
 def kl_from_neighbours(x_ND: Array, y_MD: Array, *, k: int = 3) -> Estimate:
     """KL(p, q) from samples x of p and y of q (Wang, Kulkarni and Verdu 2009, "Divergence estimation for
-    multidimensional densities via k-nearest-neighbor distances", equation 14). It may be negative.
+    multidimensional densities via k-nearest-neighbor distances"). It may be negative.
 
-    Where k points coincide, a ball that holds k of each sample stands in, and the numbers of points within it
-    (their section III): for samples that all lie on a few points this is close to the plug-in estimate from counts. The
-    standard error adds the spread over x and that over y, where a point of y weighs as many points of x have it for
-    a neighbour. It is infinite for no samples: where p lies outside q's support the estimate is finite all the same.
-    Raises DistributionError where the samples have different dimensions, and warns where it is high.
+    It is never infinite, and too low where p has mass in the tails of q: a neighbour that is far off stands for a
+    density that is lower still. The standard error adds the spread over x and that over y, where a point of y weighs
+    as many points of x have it for a neighbour. Where k points coincide, what is compared is how many points of either
+    sample lie in a ball that holds k of each; for samples that all lie on a few points this is close to the plug-in
+    estimate from counts. Raises DistributionError where the samples have different dimensions, or one that does not
+    vary, and warns where there are many.
 
     >>> rng = np.random.default_rng(0)
     >>> found = kl_from_neighbours(rng.normal(0, 1, 2000), rng.normal(1, 1, 2000))  # KL(N(0, 1), N(1, 1)) = 1/2
@@ -78,7 +79,7 @@ def kl_from_neighbours(x_ND: Array, y_MD: Array, *, k: int = 3) -> Estimate:
     """
     from scipy.spatial import cKDTree
 
-    x_ND, y_MD = point_pair(x_ND, y_MD, least=k + 1)
+    x_ND, y_MD = point_pair(x_ND, y_MD, least=_checked(k) + 1)
     scale_D = _scale(np.concatenate([x_ND, y_MD]))
     (n, dimension), m = x_ND.shape, len(y_MD)
     tree_x, tree_y = cKDTree(x_ND / scale_D), cKDTree(y_MD / scale_D)
@@ -125,6 +126,12 @@ def _even_over_copies(y_MD: Floats, weight_M: Floats) -> Floats:
     place_M = place_M.reshape(-1)
     mean: Floats = np.bincount(place_M, weights=weight_M) / np.bincount(place_M)
     return mean[place_M]
+
+
+def _checked(k: int) -> int:
+    if k < 1:
+        raise DistributionError(f"found k={k}; wanted a number of neighbours, at least 1")
+    return k
 
 
 def _scale(values_ND: Floats) -> Floats:

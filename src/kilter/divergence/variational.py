@@ -55,9 +55,9 @@ def bound_from_critic(on_p_N: Array, on_q_M: Array, *, bound: str | FDivergence 
     """A lower bound on a divergence, from any critic's u = log p/q at samples of p and of q that it did not learn from.
 
     `bound` as in `bound_value`. It lies below the divergence by what the critic misses. Bounds on KL need samples of
-    the order of exp(2 KL) (so for normal p and q), and beyond these the standard error is no guide (see the module): warns where the critic's
-    log-ratios are, in the mean, above half of log M. Raises DistributionError for an unknown bound, and for outputs
-    that are no numbers.
+    the order of exp(2 KL) (so for normal p and q); with fewer the standard error is no guide (see the module). Warns
+    where the critic's log-ratios are, in the mean, above half of log M. Raises DistributionError for an unknown bound,
+    and for outputs that are no numbers.
 
     >>> x = np.random.default_rng(0).normal(size=(2, 4000)) + [[0.0], [1.0]]  # KL(N(0, 1), N(1, 1)) = 1/2
     >>> print(bound_from_critic(0.5 - x[0], 0.5 - x[1]))
