@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from test_cli import KILTER
 DOCS = ROOT / "docs"
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 QUICKSTART, QUICKSTART_ZH = DOCS / "quickstart.md", DOCS / "zh" / "quickstart.md"
+DIVERGENCE = DOCS / "concepts" / "divergence.md"
 YOUR_DATA, YOUR_MODEL, TRAINING, FAQ, API = (
     DOCS / name
     for name in ("guides/your-data.md", "guides/your-model.md", "guides/training.md", "faq.md", "reference/api.md")
@@ -208,6 +210,15 @@ def test_the_guide_to_training_runs_as_it_is_printed(directory: Path) -> None:
     (resumed,) = (i for i, step in enumerate(steps) if "--resume" in step)
     stopped = "import shutil; shutil.rmtree('runs/dpo/model')"  # as if it had been stopped before its end
     run_all([*steps[:resumed], ["python", stopped], *steps[resumed:]], here)
+
+
+def test_what_the_page_on_divergence_prints_is_what_it_shows(tmp_path: Path) -> None:
+    shown = [(block, after.text) for block, after in pairwise(blocks(DIVERGENCE)) if after.language == "text"]
+    steps = steps_of(DIVERGENCE, tmp_path)
+    printed = [text for text in run_all(steps, tmp_path) if text]
+    assert len(printed) == len(shown) >= 8
+    for (block, wanted), found in zip(shown, printed, strict=True):
+        assert found == wanted, block.text
 
 
 def test_python_of_the_questions_and_the_reference_runs(tmp_path: Path) -> None:
