@@ -92,8 +92,8 @@ def test_two_models_are_shown_side_by_side_with_kl_in_both_directions(save: Call
     assert first.answer_kl is not None
     assert second.answer_kl is not None
     assert "│" in text
-    assert f"{first.answer_kl.kl.value:.3f} ± {first.answer_kl.kl.error:.3f}" in text
-    assert f"{second.answer_kl.kl.value:.3f} ± {second.answer_kl.kl.error:.3f}" in text
+    assert f"{first.answer_kl.kl.value:.3f} ± {first.answer_kl.kl.standard_error:.3f}" in text
+    assert f"{second.answer_kl.kl.value:.3f} ± {second.answer_kl.kl.standard_error:.3f}" in text
     assert "of answers cut at 6 tokens" in text
     assert all(len(line) <= 80 for line in text.splitlines() if "│" in line or "±" in line)
 

@@ -21,7 +21,6 @@ from kilter.measure.samples import (
     sample_evaluation,
     score_samples,
 )
-from kilter.measure.statistics import mean_over_clusters
 from kilter.model.sampler import Sample, SamplingSettings, TransformersSampler
 from kilter.model.scorer import Scorer
 from kilter.model.token_values import token_values
@@ -117,10 +116,10 @@ def test_exact_token_kl_gives_the_smaller_error_and_the_error_is_that_over_promp
     policy, reference = pair
     scored = score_samples(policy, drawn(policy, 4), reference)
     found = answer_kl(scored)
-    assert found.kl.error < found.log_ratio.error
+    assert found.kl.standard_error < found.log_ratio.standard_error
     means = np.array([row.kl.sum() for row in scored if row.kl is not None]).reshape(len(PROMPTS), 4).mean(1)
     assert found.kl.value == pytest.approx(means.mean())
-    assert found.kl.error == pytest.approx(means.std(ddof=1) / math.sqrt(len(PROMPTS)))
+    assert found.kl.standard_error == pytest.approx(means.std(ddof=1) / math.sqrt(len(PROMPTS)))
 
 
 def test_of_a_model_to_itself_it_is_zero(pair: tuple[Scorer, Scorer]) -> None:
@@ -167,15 +166,6 @@ def tiny_tokenizer() -> object:
 )
 def test_repetition_is_the_share_of_4_grams_seen_before(answer: list[int], share: float) -> None:
     assert repetition(np.array(answer, np.int32)) == pytest.approx(share)
-
-
-def test_a_mean_over_clusters_weighs_clusters_alike_and_takes_its_error_over_them() -> None:
-    """Clusters with means 2 and 6: mean 4, standard deviation 2 sqrt(2), error 2."""
-    found = mean_over_clusters(np.array([1, 3, 6, 2]), ["a", "a", "b", "a"])
-    assert found == (4, pytest.approx(2))
-    within = mean_over_clusters(np.array([1.0, 3.0]), ["a", "a"])
-    assert within == (2, pytest.approx(1))
-    assert math.isnan(mean_over_clusters(np.array([1.0]), ["a"]).error)
 
 
 def test_a_summary_and_rows_are_those_worked_out_by_hand(tiny_tokenizer: object) -> None:

@@ -261,7 +261,7 @@ class _Expectations:
 
     def __init__(self, xp: Any, p: Family) -> None:
         self._xp, self._p = xp, p
-        self._known = EXPECTATIONS[type(p)]
+        self._known = EXPECTATIONS.get(type(p), {})
 
     def __getattr__(self, name: str) -> Callable[..., Array]:
         if name == "inverse" and name not in self._known:

@@ -15,7 +15,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj, is_numpy_array
 
 from kilter.divergence.bessel import log_bessel_i
-from kilter.divergence.special import LOG_2PI, log_beta, log_gamma, xlogy
+from kilter.divergence.special import LOG_2PI, log1p_square, log_beta, log_gamma, xlogy
 from kilter.errors import DistributionError
 
 Array = Any
@@ -130,6 +130,10 @@ class Family:
             formula = known.log_density_inside(xp, xp.where(inside, x, _inner_point(low, high) + 0 * x))
             return xp.where(inside, formula, xp.full_like(formula, -math.inf))
 
+    def log_density_below_1(self, rest: Array) -> Array:
+        """The same at 1 - rest, accurate however small the rest is where a family says how."""
+        return self.log_density(1 - rest)
+
     def log_density_inside(self, xp: Any, x: Array) -> Array:
         """The same where x lies in the support and all are arrays of one library."""
         raise NotImplementedError
@@ -230,7 +234,7 @@ class Cauchy(Family):
     kind: ClassVar[str] = "line"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        return -xp.log1p(((x - self.location) / self.scale) ** 2) - xp.log(math.pi * self.scale)
+        return -log1p_square((x - self.location) / self.scale) - xp.log(math.pi * self.scale)
 
 
 @dataclass(frozen=True)
@@ -245,7 +249,7 @@ class StudentT(Family):
     def log_density_inside(self, xp: Any, x: Array) -> Array:
         z = (x - self.location) / self.scale
         normaliser = log_beta(self.df / 2, 0.5 + 0 * self.df) + 0.5 * xp.log(self.df) + xp.log(self.scale)
-        return -(self.df + 1) / 2 * xp.log1p(z * z / self.df) - normaliser
+        return -(self.df + 1) / 2 * log1p_square(z / xp.sqrt(self.df)) - normaliser
 
 
 # On numbers above 0, or above a scale.
@@ -356,7 +360,7 @@ class HalfCauchy(Family):
     kind: ClassVar[str] = "half-line"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        return math.log(2 / math.pi) - xp.log(self.scale) - xp.log1p((x / self.scale) ** 2)
+        return math.log(2 / math.pi) - xp.log(self.scale) - log1p_square(x / self.scale)
 
 
 @dataclass(frozen=True)
@@ -423,6 +427,9 @@ class Beta(Family):
     def log_density_inside(self, xp: Any, x: Array) -> Array:
         return xlogy(self.a - 1, x) + xlogy(self.b - 1, 1 - x) - log_beta(self.a, self.b)
 
+    def log_density_below_1(self, rest: Array) -> Array:
+        return self.with_parameters([self.b, self.a]).log_density(rest)
+
 
 @dataclass(frozen=True)
 class Kumaraswamy(Family):
@@ -434,6 +441,11 @@ class Kumaraswamy(Family):
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
         return xp.log(self.a * self.b) + xlogy(self.a - 1, x) + xlogy(self.b - 1, 1 - x**self.a)
+
+    def log_density_below_1(self, rest: Array) -> Array:
+        xp, (rest, a, b) = promote(rest, self.a, self.b)
+        log_x = xp.log1p(-rest)
+        return xp.log(a * b) + (a - 1) * log_x + (b - 1) * xp.log(-xp.expm1(a * log_x))
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from kilter.divergence.families import (
     Weibull,
     log_sinhc,
 )
-from kilter.divergence.special import exp_excess, gamma_excess, log_beta, log_excess, log_gamma
+from kilter.divergence.special import exp_excess, gamma_excess, log_beta, log_excess, log_gamma, log_ratio
 
 Array = Any
 Formula = Callable[[Any, Any, Any], Array]
@@ -58,28 +58,27 @@ class Pair(NamedTuple):
     equal: tuple[str, ...] = ()
 
 
-def _change(of: Array, to: Array) -> Array:
-    """to / of - 1, accurate where they are near."""
-    return (to - of) / of
-
-
 # KL(p, q).
 
 
 def kl_normal(xp: Any, p: Normal, q: Normal) -> Array:
-    variance = _change(q.sd, p.sd) * (p.sd + q.sd) / q.sd
-    return 0.5 * (log_excess(variance) + ((p.mean - q.mean) / q.sd) ** 2)
+    return square_excess(q.sd, p.sd) / 2 + ((p.mean - q.mean) / q.sd) ** 2 / 2
+
+
+def square_excess(of: Array, to: Array) -> Array:
+    """u^2 - 1 - log u^2 of u = to / of: twice (u - 1 - log u) and (u - 1)^2."""
+    return 2 * log_excess(of, to) + ((to - of) / of) ** 2
 
 
 def kl_laplace(xp: Any, p: Laplace, q: Laplace) -> Array:
     away = xp.abs(p.location - q.location) / p.scale
-    return log_excess(_change(q.scale, p.scale)) + p.scale / q.scale * exp_excess(-away)
+    return log_excess(q.scale, p.scale) + p.scale / q.scale * exp_excess(-away)
 
 
 def kl_gumbel(xp: Any, p: Gumbel, q: Gumbel) -> Array:
-    change = _change(q.scale, p.scale)
+    change = (p.scale - q.scale) / q.scale
     exponent = log_gamma(2 + change) - (p.location - q.location) / q.scale
-    return log_excess(change) + gamma_excess(2 + 0 * change, 2 + change) + exp_excess(exponent)
+    return log_excess(q.scale, p.scale) + gamma_excess(2 + 0 * change, 2 + change) + exp_excess(exponent)
 
 
 def kl_logistic(xp: Any, p: Logistic, q: Logistic) -> Array:
@@ -101,27 +100,26 @@ def kl_half_cauchy(xp: Any, p: HalfCauchy, q: HalfCauchy) -> Array:
 
 
 def kl_half_normal(xp: Any, p: HalfNormal, q: HalfNormal) -> Array:
-    return 0.5 * log_excess(_change(q.scale, p.scale) * (p.scale + q.scale) / q.scale)
+    return square_excess(q.scale, p.scale) / 2
 
 
 def kl_rayleigh(xp: Any, p: Rayleigh, q: Rayleigh) -> Array:
-    return log_excess(_change(q.scale, p.scale) * (p.scale + q.scale) / q.scale)
+    return square_excess(q.scale, p.scale)
 
 
 def kl_exponential(xp: Any, p: Exponential, q: Exponential) -> Array:
-    return log_excess(_change(p.rate, q.rate))
+    return log_excess(p.rate, q.rate)
 
 
 def kl_gamma(xp: Any, p: Gamma, q: Gamma) -> Array:
-    change = _change(p.rate, q.rate)
-    shapes = gamma_excess(p.shape, q.shape)
-    return shapes + p.shape * log_excess(change) + (p.shape - q.shape) * xp.log1p(change)
+    rates = p.shape * log_excess(p.rate, q.rate) + (p.shape - q.shape) * log_ratio(p.rate, q.rate)
+    return gamma_excess(p.shape, q.shape) + rates
 
 
 def kl_pareto(xp: Any, p: Pareto, q: Pareto) -> Array:
     inside = p.scale >= q.scale
-    start = xp.log1p(_change(q.scale, xp.where(inside, p.scale, q.scale + 0 * p.scale)))
-    value = log_excess(_change(p.shape, q.shape)) + q.shape * start
+    start = log_ratio(q.scale, xp.where(inside, p.scale + 0 * q.scale, q.scale + 0 * p.scale))
+    value = log_excess(p.shape, q.shape) + q.shape * start
     return xp.where(inside, value, xp.full_like(value, math.inf))
 
 
@@ -138,7 +136,7 @@ def kl_beta(xp: Any, p: Beta, q: Beta) -> Array:
 
 
 def kl_kumaraswamy(xp: Any, p: Kumaraswamy, q: Kumaraswamy) -> Array:
-    return log_excess(_change(p.b, q.b))  # 1 - X^a is to the power b uniform
+    return log_excess(p.b, q.b)  # 1 - X^a is to the power b uniform
 
 
 def kl_continuous_bernoulli(xp: Any, p: ContinuousBernoulli, q: ContinuousBernoulli) -> Array:
@@ -169,7 +167,7 @@ def kl_of_probabilities(xp: Any, p: Array, q: Array) -> Array:
     """The terms p log(p / q) - p + q, none of them negative; inf where p > 0 = q, q where p is 0."""
     nothing = p == 0
     least = xp.where(nothing, xp.ones_like(p), p)
-    return xp.where(nothing, q + 0 * p, p * log_excess((q - least) / least))
+    return xp.where(nothing, q + 0 * p, p * log_excess(least, q))
 
 
 def kl_bernoulli(xp: Any, p: Any, q: Any) -> Array:
@@ -249,7 +247,7 @@ def bhattacharyya_exponential(xp: Any, p: Exponential, q: Exponential) -> Array:
 def bhattacharyya_gamma(xp: Any, p: Gamma, q: Gamma) -> Array:
     shape, rate = (p.shape + q.shape) / 2, (p.rate + q.rate) / 2
     shapes = (gamma_excess(shape, p.shape) + gamma_excess(shape, q.shape)) / 2
-    return shapes - (p.shape * xp.log(p.rate / rate) + q.shape * xp.log(q.rate / rate)) / 2
+    return shapes - (p.shape * log_ratio(rate, p.rate) + q.shape * log_ratio(rate, q.rate)) / 2
 
 
 def bhattacharyya_beta(xp: Any, p: Beta, q: Beta) -> Array:

@@ -58,6 +58,14 @@ def xlogy(x: Array, y: Array) -> Array:
     return xp.where(nothing, xp.zeros_like(x * y), x * xp.log(xp.where(nothing, xp.ones_like(y + x), y + 0 * x)))
 
 
+def log1p_square(x: Array) -> Array:
+    """log(1 + x^2), also where the square overflows."""
+    xp = array_namespace(x)
+    far = xp.abs(x) > 1e9
+    near = xp.where(far, xp.zeros_like(x), x)
+    return xp.where(far, 2 * xp.log(xp.where(far, xp.abs(x), xp.ones_like(x))), xp.log1p(near * near))
+
+
 def log_beta(a: Array, b: Array) -> Array:
     """log B(a, b) = log Gamma(a) + log Gamma(b) - log Gamma(a + b)."""
     return log_gamma(a) + log_gamma(b) - log_gamma(a + b)
@@ -92,24 +100,32 @@ def trigamma(x: Array) -> Array:
     return (1 + 0.5 / x + series) / x + below
 
 
-def log_excess(ratio_less_1: Array) -> Array:
-    """u - 1 - log u of u = 1 + ratio_less_1, never negative, to full relative accuracy where u is near 1.
+def log_ratio(of: Array, to: Array) -> Array:
+    """log(to / of) of positive numbers, to full relative accuracy where they are near each other."""
+    xp = array_namespace(of, to)
+    change = (to - of) / of
+    near = xp.abs(change) < 0.5
+    return xp.where(near, xp.log1p(xp.where(near, change, xp.zeros_like(change))), xp.log(to / of))
 
-    With r = d / (2 + d), log(1 + d) is 2 artanh r and d - 2r is d r, so nothing of first order is left to cancel.
 
-    >>> float(log_excess(np.asarray(1e-9))) / 5e-19  # d^2 / 2
-    0.9999999993333334
+def log_excess(of: Array, to: Array) -> Array:
+    """u - 1 - log u of u = to / of, never negative, to full relative accuracy where they are near each other.
+
+    With d = u - 1 and r = d / (2 + d), log(1 + d) is 2 artanh r and d - 2r is d r, so nothing of first order cancels.
+
+    >>> float(log_excess(np.asarray(1.0), np.asarray(1.0 + 2**-30))) * 2**61  # d^2 / 2
+    0.9999999993791182
     """
-    xp = array_namespace(ratio_less_1)
-    near = xp.abs(ratio_less_1) < 0.2
-    zero = xp.zeros_like(ratio_less_1)
-    d = xp.where(near, ratio_less_1, zero)
+    xp = array_namespace(of, to)
+    change = (to - of) / of
+    near, zero = xp.abs(change) < 0.2, xp.zeros_like(change)
+    d = xp.where(near, change, zero)
     r = d / (2 + d)
     series = zero
     for k in range(21, 1, -2):
         series = (series + 1 / k) * r * r
-    far = xp.where(near, zero, ratio_less_1)
-    return xp.where(near, d * r - 2 * r * series, far - xp.log1p(far))
+    ratio = xp.where(near, xp.ones_like(change), to / of)
+    return xp.where(near, d * r - 2 * r * series, ratio - 1 - xp.log(ratio))
 
 
 def exp_excess(x: Array) -> Array:

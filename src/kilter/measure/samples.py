@@ -1,11 +1,8 @@
 """What samples say of a model: how long they are, whether they end, how they repeat, and how far they lie from a
 reference.
 
-Answer KL is a divergence between distributions over whole answers. Along an answer drawn from the policy, the sum of
-the exact token KL of its contexts is an unbiased estimate of it: by the chain rule the expectation of each token's
-log-ratio, given what came before, is that context's token KL (Rao-Blackwell), and so it varies less than the sum of
-log-ratios. That holds for answers drawn from the policy's own distribution. Answers cut at their greatest length
-estimate the KL of answers so cut, which is at most that of whole ones.
+Answer KL is a divergence between distributions over whole answers (kilter.divergence.sequences says how it is estimated
+from answers that the policy drew).
 
 Axes: S samples.
 """
@@ -14,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from kilter.measure.statistics import Estimate, mean_over_clusters
+from kilter.divergence.estimates import Estimate, mean_estimate
+from kilter.divergence.sequences import SequenceKl, kl_from_sequences
 from kilter.model.head import KL_POLICY_REFERENCE, LOG_PROB, REFERENCE_LOG_PROB
 from kilter.model.sampler import (
     Disagreement,
@@ -47,17 +45,15 @@ class ScoredSample:
     kl: Floats | None = None
 
     @property
+    def log_ratio(self) -> Floats:
+        """Of each token, policy to reference."""
+        assert self.reference_log_prob is not None
+        return self.log_prob - self.reference_log_prob
+
+    @property
     def prompt(self) -> bytes:
         """The same for samples of the same prompt."""
         return self.sample.prompt.tobytes()
-
-
-class AnswerKl(NamedTuple):
-    """Two estimates of KL(policy answers, reference answers) from the same samples, in nats per answer: the mean sum
-    of token KL, and the mean log-ratio, which is noisier."""
-
-    kl: Estimate
-    log_ratio: Estimate
 
 
 def score_samples(
@@ -70,19 +66,14 @@ def score_samples(
     return [ScoredSample(sample, *found) for sample, found in zip(samples, values, strict=True)]
 
 
-def answer_kl(scored: Sequence[ScoredSample]) -> AnswerKl:
+def answer_kl(scored: Sequence[ScoredSample]) -> SequenceKl:
     """KL(policy, reference) of answers, from samples that the policy drew and that were scored with the reference.
 
     Standard errors are over prompts, each prompt's samples averaged first; over samples, where there is one prompt.
     """
-    kl_S, log_ratio_S = [], []
-    for row in scored:
-        assert row.kl is not None
-        assert row.reference_log_prob is not None
-        kl_S.append(row.kl.sum())
-        log_ratio_S.append((row.log_prob - row.reference_log_prob).sum())
-    prompts = [row.prompt for row in scored]
-    return AnswerKl(mean_over_clusters(np.array(kl_S), prompts), mean_over_clusters(np.array(log_ratio_S), prompts))
+    return kl_from_sequences(
+        [row.kl for row in scored], [row.log_ratio for row in scored], clusters=[row.prompt for row in scored]
+    )
 
 
 def repetition(answer: Ids, n: int = NGRAM) -> float:
@@ -133,7 +124,7 @@ class SampleEvaluation:
         return float(np.concatenate([row.log_prob for row in self.scored]).mean())
 
     @property
-    def answer_kl(self) -> AnswerKl | None:
+    def answer_kl(self) -> SequenceKl | None:
         """As `answer_kl` has it, which is what its name says only where `settings.faithful`; None without reference."""
         return None if self.scored[0].kl is None else answer_kl(self.scored)
 
@@ -155,8 +146,8 @@ class SampleEvaluation:
         }
         if (found := self.answer_kl) is not None:
             name = "sample_answer_kl" if self.settings.faithful else "sample_kl_along_answers"
-            row |= {name: found.kl.value, f"{name}_se": found.kl.error}
-            row |= {"sample_log_ratio": found.log_ratio.value, "sample_log_ratio_se": found.log_ratio.error}
+            row |= {name: found.kl.value, f"{name}_se": found.kl.standard_error}
+            row |= {"sample_log_ratio": found.log_ratio.value, "sample_log_ratio_se": found.log_ratio.standard_error}
         return row
 
     def rows(self, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, Any]]:
@@ -164,7 +155,7 @@ class SampleEvaluation:
         return [_row(scored, tokenizer) for scored in self.scored]
 
     def _mean(self, value_S: Sequence[float]) -> Estimate:
-        return mean_over_clusters(np.array(value_S), [row.prompt for row in self.scored])
+        return mean_estimate(np.array(value_S), clusters=[row.prompt for row in self.scored])
 
 
 def sample_evaluation(

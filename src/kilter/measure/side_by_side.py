@@ -17,8 +17,8 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerFast
 
 from kilter.data.formats import printable
+from kilter.divergence.estimates import Estimate
 from kilter.measure.samples import NGRAM, SampleEvaluation, ScoredSample, answer_text, text_of
-from kilter.measure.statistics import Estimate
 from kilter.model.sampler import SamplingSettings
 from kilter.tokens.encoding import EncodedPrompt
 
@@ -127,5 +127,5 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _shown(estimate: Estimate, places: int) -> str:
-    error = "" if math.isnan(estimate.error) else f" ± {estimate.error:.{places}f}"
+    error = "" if math.isnan(estimate.standard_error) else f" ± {estimate.standard_error:.{places}f}"
     return f"{estimate.value:.{places}f}{error}"

@@ -1,9 +1,8 @@
-"""Intervals for the proportions and differences that evaluations report, and standard errors of means."""
+"""Intervals for the proportions and differences that evaluations report."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,26 +92,3 @@ def _error_of_placements(placed: Sides) -> float:
     if min(map(len, placed)) < 2:
         return math.nan
     return math.sqrt(sum(float(side.var(ddof=1)) / len(side) for side in placed))
-
-
-class Estimate(NamedTuple):
-    """A mean and its standard error, NaN where one value alone cannot tell it."""
-
-    value: float
-    error: float
-
-
-def mean_over_clusters(values: NDArray[Any], cluster: Sequence[Hashable]) -> Estimate:
-    """The mean of clusters' means, with its standard error over clusters; within the cluster, where there is one.
-
-    Values of one cluster (samples of one prompt) may depend on each other; clusters may not.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    names = {name: place for place, name in enumerate(dict.fromkeys(cluster))}
-    place_of = np.array([names[name] for name in cluster], dtype=np.int64)
-    sizes = np.bincount(place_of, minlength=len(names))
-    means = np.bincount(place_of, weights=values, minlength=len(names)) / sizes if len(names) > 1 else values
-    if len(means) < 2:
-        return Estimate(float(means.mean()) if len(means) else math.nan, math.nan)
-    with np.errstate(invalid="ignore"):  # a KL may be infinite
-        return Estimate(float(means.mean()), float(means.std(ddof=1)) / math.sqrt(len(means)))

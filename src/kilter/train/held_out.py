@@ -244,7 +244,7 @@ def said_of_samples(sampled: SampleEvaluation) -> str:
     )
     if (found := sampled.answer_kl) is not None:
         name = "KL(policy, reference) of answers" if sampled.settings.faithful else "token KL(policy, reference) summed"
-        said += f"; {name}: {found.kl.value:.3f} nats (standard error {found.kl.error:.3f})"
+        said += f"; {name}: {found.kl.value:.3f} nats (standard error {found.kl.standard_error:.3f})"
     return f"{said}. Sampler and Scorer differ by at most {sampled.disagreement.largest:.1g} nats a token."
 
 
