@@ -17,7 +17,7 @@ from array_api_compat import array_namespace
 from kilter.divergence.distributions import Distribution, detached, on_host, required
 from kilter.divergence.forms import Form, Pair, form_of
 from kilter.divergence.mixture import mixture_sum
-from kilter.divergence.power import power_integral, power_sum
+from kilter.divergence.power import log_sum_exp, power_integral, power_sum
 from kilter.divergence.rows import Options, RowOptions, Unit
 from kilter.errors import DistributionError
 
@@ -294,9 +294,9 @@ def _renyi(pair: Pair, order: float) -> Array:
     xp = array_namespace(pair.p.p)
     if order == 0:
         unseen = _unseen(pair)
-        shared = xp.any(pair.both, axis=-1) & (unseen < 1)
-        result = -xp.log1p(-xp.where(shared, unseen, xp.zeros_like(unseen)))
-        return xp.where(shared, result, xp.full_like(result, float("inf")))
+        few = unseen < 0.5
+        near = -xp.log1p(-xp.where(few, unseen, xp.zeros_like(unseen)))
+        return xp.where(few, near, -log_sum_exp(pair.q.log_p, pair.both))
     if order == 1:
         return power_sum(pair, 1.0)
     if math.isinf(order):

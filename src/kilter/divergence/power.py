@@ -26,17 +26,22 @@ def power_sum(pair: Pair, order: float) -> Array:
 
     Gradients are right at zeros from the inside (one-sided), but 0 where the true one is infinite.
     """
-    if order < 0.5:
-        return power_sum(pair.swapped, 1 - order)
+    return _power_sum(pair, order, 1 - order)
+
+
+def _power_sum(pair: Pair, order: float, rest: float) -> Array:
+    """`rest` is 1 - order; the smaller of the two is exact."""
+    if order < rest:
+        return _power_sum(pair.swapped, rest, order)
     xp = array_namespace(pair.p.p)
-    inner = power_terms(pair.p.p, pair.p.log_p, pair.difference, pair.log_ratio, 1 - order)
+    inner = power_terms(pair.p.p, pair.p.log_p, pair.difference, pair.log_ratio, rest)
     # f(0) = 1 / a and f'(0) = -1 / (a - 1); f grows at last as t f'(inf), which is 1 / (1 - a) below 1.
     zero = xp.zeros_like(inner)
     without_p = pair.q.p / order
-    if order > 1:
-        without_p = without_p - xp.where(pair.q.possible, pair.p.p / (order - 1), zero)
+    if rest < 0:
+        without_p = without_p + xp.where(pair.q.possible, pair.p.p / rest, zero)
     infinite = xp.full_like(inner, float("inf"))
-    without_q = pair.p.p / (1 - order) if order < 1 else xp.where(pair.p.possible, infinite, zero)
+    without_q = pair.p.p / rest if rest > 0 else xp.where(pair.p.possible, infinite, zero)
     edge = xp.where(pair.p.possible, zero, without_p) + xp.where(pair.q.possible, zero, without_q)
     return xp.sum(xp.where(pair.both, inner, edge), axis=-1)
 
@@ -84,14 +89,14 @@ def power_integral(pair: Pair, order: float) -> Array:
     xp = array_namespace(pair.p.p)
     excess = order * (order - 1) * power_sum(pair, order)
     near = abs(excess) < 0.5
-    plain = _log_sum_exp(pair.p.log_p + (1 - order) * pair.log_ratio, pair.both)
+    plain = log_sum_exp(pair.p.log_p + (1 - order) * pair.log_ratio, pair.both)
     if order > 1:
         missed = xp.any(pair.p.possible & ~pair.q.possible, axis=-1)
         plain = xp.where(missed, xp.full_like(plain, float("inf")), plain)
     return xp.where(near, xp.log1p(xp.where(near, excess, xp.zeros_like(excess))), plain)
 
 
-def _log_sum_exp(exponent: Array, counted: Array) -> Array:
+def log_sum_exp(exponent: Array, counted: Array) -> Array:
     """Over the counted outcomes; -inf where there are none."""
     xp = array_namespace(exponent)
     zero, nothing = xp.zeros_like(exponent), xp.full_like(exponent, -float("inf"))
