@@ -66,7 +66,15 @@ def remarks(p: Family, q: Family, found: dict[str, float], errors: dict[str, flo
         symbols = ", ".join(quantity.symbol for quantity in QUANTITIES if quantity.name in errors)
         how = "Summed up" if p.discrete else "Integrated"
         others = "; the others are in closed form" if len(errors) < len(QUANTITIES) else ""
-        yield f"{how}, to within {max(errors.values()):.0e}: {symbols}{others}."
+        yield f"{how}, to within {_power_above(max(errors.values())):.0e}: {symbols}{others}."
+
+
+def _power_above(error: float) -> float:
+    """A power of ten that bounds an error, 1e-10 at least: digits of a bound are noise."""
+    power = 1e-10
+    while power < error:
+        power *= 10
+    return power
 
 
 def _why_infinite(name: str, one: Family, other_name: str, other: Family) -> str:
