@@ -81,6 +81,11 @@ def _power(p: Array, log_p: Array, log_ratio: Array, b: float) -> Array:
         return xp.where(near, p * xp.expm1(small), xp.exp(log_p + exponent) - p) / b
 
 
+def kl_sum(pair: Pair) -> Array:
+    """KL(p, q) along the last axis."""
+    return power_sum(pair, 1.0)
+
+
 def power_integral(pair: Pair, order: float) -> Array:
     """log sum p^a q^(1-a) along the last axis, for a = `order` above 0 and other than 1.
 
