@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ DOCS = ROOT / "docs"
 ESTIMATING = DOCS / "concepts" / "estimating-divergences.md"
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 QUICKSTART, QUICKSTART_ZH = DOCS / "quickstart.md", DOCS / "zh" / "quickstart.md"
+DIVERGENCE = DOCS / "concepts" / "divergence.md"
 YOUR_DATA, YOUR_MODEL, TRAINING, WHICH_LOSS, FAQ, API = (
     DOCS / name
     for name in (
@@ -227,6 +229,15 @@ def test_the_guide_to_losses_prints_what_stands_in_it(tmp_path: Path) -> None:
     for code, wanted, got in zip(found[::2], found[1::2], printed.split(end), strict=True):
         pattern = re.escape(wanted.text).replace(re.escape("..."), ".*")
         assert re.fullmatch(pattern, got), f"{code.text}printed\n{got}"
+
+
+def test_what_the_page_on_divergence_prints_is_what_it_shows(tmp_path: Path) -> None:
+    shown = [(block, after.text) for block, after in pairwise(blocks(DIVERGENCE)) if after.language == "text"]
+    steps = steps_of(DIVERGENCE, tmp_path)
+    printed = [text for text in run_all(steps, tmp_path) if text]
+    assert len(printed) == len(shown) >= 8
+    for (block, wanted), found in zip(shown, printed, strict=True):
+        assert found == wanted, block.text
 
 
 def test_python_of_the_questions_and_the_reference_runs(tmp_path: Path) -> None:

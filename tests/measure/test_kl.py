@@ -14,7 +14,10 @@ from rich.console import Console
 
 from kilter.errors import ConfigError, DataError, DistributionError, KilterError
 from kilter.measure.kl import QUANTITIES, Apart, kl
-from kilter.measure.kl_input import Listed, as_number, read_distribution
+from kilter.measure.kl_derivation import derivations
+from kilter.measure.kl_formulas import CLOSED_FORMS, closed_form
+from kilter.measure.kl_input import Listed, Named, as_number, read_distribution
+from kilter.measure.kl_picture import bars
 
 FAIR, BENT = "0.5,0.5", "0.7,0.3"
 
@@ -119,7 +122,7 @@ def test_all_numbers_of_two_coins() -> None:
         },
         rel=1e-12,
     )  # fmt: skip
-    assert apart.remarks == ("KL(p, q) is inf: outcome 2 has probability 0.8 under p and 0 under q",)
+    assert apart.remarks == ("KL(p, q) is inf: outcome 2 has probability 0.8 under p and 0 under q.",)
 
 
 def test_numbers_are_printed_in_nats_and_in_bits_under_the_names_that_json_gives_them() -> None:
@@ -154,6 +157,13 @@ def test_a_derivation_says_where_infinity_and_zero_come_from() -> None:
     text = " ".join(printed("0,1", "0.5,0.5", explain=True).split())
     assert "KL(p, q) = sum of p ln(p/q) p q ln(p/q) p ln(p/q) 1 0 0.500000 -inf 0 2 1.000000" in text
     assert "KL(q, p) = sum of q ln(q/p) q p ln(q/p) q ln(q/p) 1 0.500000 0 inf inf 2" in text
+
+
+def test_an_outcome_that_neither_has_adds_nothing() -> None:
+    lines = [line.split() for line in printed("0.5,0.5,0", "0.4,0.6,0", explain=True).splitlines()]
+    assert lines.count(["3", "0", "0", "0"]) >= 2  # p, q and what is added to either KL; ln(0 / 0) is left blank
+    with_it, without = quiet("0.5,0.5,0", "0.4,0.6,0").values, quiet("0.5,0.5", "0.4,0.6").values
+    assert with_it == without
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
@@ -274,3 +284,99 @@ def test_a_mistake_is_told_in_one_line() -> None:
         assert ran.returncode == 1
         assert ran.stderr.startswith(told)
         assert ran.stderr.count("\n") == 1
+
+
+# Families.
+
+
+def test_two_normals_have_the_numbers_that_are_worked_out_by_hand() -> None:
+    apart = quiet("normal:0,1", "normal(1, 2)")
+    own = math.log(2 * math.pi * math.e) / 2
+    forward, reverse = math.log(2) - 0.25, 2 - math.log(2)
+    expected = {"entropy_p": own, "entropy_q": own + math.log(2), "kl_pq": forward, "kl_qp": reverse}
+    expected |= {"cross_entropy_pq": own + forward, "cross_entropy_qp": own + math.log(2) + reverse}
+    assert {name: apart.values[name] for name in expected} == pytest.approx(expected, rel=1e-12)
+    assert set(apart.errors) == {"js", "tv"}
+    # TV of N(0, 1) and N(1, 1) is 2 Phi(1/2) - 1.
+    assert quiet("normal:0,1", "normal:1,1").values["tv"] == pytest.approx(math.erf(0.5 / math.sqrt(2)), rel=1e-10)
+
+
+def test_a_coin_is_the_same_as_a_family_and_as_a_list() -> None:
+    family, listed = quiet("bernoulli:0.8", "bernoulli:0.3"), quiet("0.2,0.8", "0.7,0.3")
+    assert dict(family.values) == pytest.approx(dict(listed.values), rel=1e-12)
+
+
+def test_what_has_no_closed_form_is_integrated_and_says_so() -> None:
+    apart = quiet("normal:0,1", "cauchy:0,1")
+    assert {"kl_pq", "js", "tv"} <= set(apart.errors)
+    assert max(apart.errors.values()) < 1e-9
+    assert apart.values["kl_qp"] == math.inf
+    why, how = apart.remarks
+    assert why == "KL(q, p) is inf: q has something where p has too little for the integral to exist."
+    assert how.startswith("Integrated, to within ")
+    assert "KL(p, q)" in how
+
+
+def test_outcomes_outside_the_others_support_are_named() -> None:
+    (why, _) = quiet("exponential:1", "normal:0,1").remarks
+    assert why == "KL(q, p) is inf: q has outcomes below 0, which p rules out."
+
+
+def test_whole_numbers_are_not_compared_with_real_ones() -> None:
+    with pytest.raises(DistributionError, match=r"p \(poisson\) is a distribution of whole numbers and q \(normal\)"):
+        quiet("poisson:3", "normal:0,1")
+
+
+PAIRS = [
+    ("normal:0,1", "normal:1,2"), ("exponential:2", "exponential:0.5"), ("poisson:3", "poisson:5"),
+    ("laplace:0,1", "laplace:1.5,2"), ("uniform:0,1", "uniform:-1,2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("p", "q"), PAIRS)
+def test_terms_of_a_closed_form_add_up_to_kl(p: str, q: str) -> None:
+    one, other = read_distribution(p, "p"), read_distribution(q, "q")
+    assert isinstance(one, Named)
+    assert isinstance(other, Named)
+    found = closed_form(one.family, other.family)
+    assert found is not None
+    assert math.fsum(term.value for term in found[1]) == pytest.approx(quiet(p, q).values["kl_pq"], rel=1e-12)
+
+
+def test_every_closed_form_that_is_explained_is_tested() -> None:
+    assert {text.partition(":")[0] for text, _ in PAIRS} == {family.family_name() for family in CLOSED_FORMS}
+
+
+@pytest.mark.parametrize(
+    ("p", "q"),
+    [*PAIRS, ("exponential:1", "exponential:1000"), ("gamma:0.3,1", "gamma:0.5,1"), ("poisson:3000", "poisson:3100")],
+)
+def test_stretches_of_a_derivation_hold_the_mass_that_scipy_finds_there(p: str, q: str) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    frozen = {
+        "normal": stats.norm, "exponential": lambda rate: stats.expon(scale=1 / rate),
+        "poisson": stats.poisson, "laplace": stats.laplace, "uniform": lambda a, b: stats.uniform(a, b - a),
+        "gamma": lambda shape, rate: stats.gamma(shape, scale=1 / rate),
+    }  # fmt: skip
+    *_, derivation, _ = derivations(quiet(p, q))
+    for place, text in enumerate((p, q)):
+        name, _, parameters = text.partition(":")
+        cdf = frozen[name](*map(float, parameters.split(","))).cdf
+        for line in derivation.lines:
+            if line.label[0].isdigit() or line.label[0] == "-":
+                ends = [float(end) for end in line.label.split(" to ")]
+                mass = cdf(ends[-1]) - cdf(ends[0] - 1 if name == "poisson" else ends[0])
+                assert line.numbers[place] == pytest.approx(mass, rel=1e-6, abs=1e-9), (text, line)
+
+
+def test_the_picture_shows_where_the_mass_is_whatever_the_scale() -> None:
+    for p, q, middle in (("normal:1000,0.1", "normal:1000.2,0.1", 1000), ("gamma:1000,0.01", "gamma:1100,0.01", 1e5)):
+        rows, _ = bars(read_distribution(p, "p"), read_distribution(q, "q"))
+        assert 5 <= len(rows) <= 16
+        highest = max(rows, key=lambda bar: bar.p)
+        assert float(highest.label) == pytest.approx(middle, rel=0.01)
+        assert 0 < min(rows[0].p, rows[-1].q) < 0.2 * highest.p
+
+
+def test_a_density_that_is_infinite_somewhere_is_drawn() -> None:
+    assert "\n0        inf █" in printed("gamma:0.5,1", "gamma:0.5,2")

@@ -14,7 +14,7 @@ from rich.console import Console
 from kilter.divergence import cross_entropy, entropy, js, total_variation
 from kilter.divergence import kl as kl_divergence
 from kilter.errors import ConfigError, DistributionError
-from kilter.measure.kl_input import Given, Listed, read_distribution
+from kilter.measure.kl_input import Given, Listed, Named, read_distribution
 
 BIT = math.log(2)  # in nats
 
@@ -43,12 +43,21 @@ QUANTITIES = (
 
 @dataclass(frozen=True)
 class Apart:
-    """Two distributions and how far they are apart: a value for each of QUANTITIES, in nats, and remarks on them."""
+    """Two distributions and how far they are apart: a value for each of QUANTITIES, in nats, and remarks on them.
+
+    `errors` bounds those of values that were integrated or summed up.
+    """
 
     p: Given
     q: Given
     values: Mapping[str, float]
-    remarks: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = ()
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def of_densities(self) -> bool:
+        """Whether these are densities, of which no outcome has a code."""
+        return isinstance(self.p, Named) and not self.p.family.discrete
 
     def as_json(self) -> str:
         """The numbers in nats and in bits; what is infinite is the text "inf", for JSON has no such number."""
@@ -57,7 +66,7 @@ class Apart:
         found["nats"] = {name: _finite(value) for name, value in nats.items()}
         found["bits"] = {name: _finite(value / BIT) for name, value in nats.items()}
         found |= {quantity.name: self.values[quantity.name] for quantity in QUANTITIES if not quantity.in_nats}
-        return json.dumps(found | {"remarks": self.remarks}, indent=2)
+        return json.dumps(found | {"errors": dict(self.errors), "remarks": self.remarks}, indent=2)
 
 
 def _finite(value: float) -> float | str:
@@ -121,12 +130,16 @@ def read_both(distributions: Sequence[str], data: str | None, outcomes: str | No
 
 
 def measure(p: Given, q: Given) -> Apart:
-    """All of QUANTITIES."""
+    """All of QUANTITIES, of two lists or of two families."""
     if isinstance(p, Listed) and isinstance(q, Listed):
         return Apart(p, q, _exact(p, q), tuple(_why_infinite(p, q)))
-    from kilter.divergence.families import describe
+    assert isinstance(p, Named)
+    assert isinstance(q, Named)
+    from kilter.measure import kl_families
 
-    return Apart(p, q, describe(p, q))
+    kl_families.check_comparable(p.family, q.family)
+    values, errors = kl_families.values(p.family, q.family)
+    return Apart(p, q, values, tuple(kl_families.remarks(p.family, q.family, values, errors)), errors)
 
 
 def _exact(p: Listed, q: Listed) -> dict[str, float]:
@@ -152,5 +165,5 @@ def _why_infinite(p: Listed, q: Listed) -> Iterator[str]:
             more = f" (and so for {len(alone) - 1:,} more)" if len(alone) > 1 else ""
             yield (
                 f"KL({name}, {other_name}) is inf: outcome {p.outcomes[alone[0]]} has probability "
-                f"{one.probabilities[alone[0]]:.6g} under {name} and 0 under {other_name}{more}"
+                f"{one.probabilities[alone[0]]:.6g} under {name} and 0 under {other_name}{more}."
             )

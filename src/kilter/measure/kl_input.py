@@ -47,7 +47,7 @@ class Listed:
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
         """The probability of each outcome."""
-        probabilities: NDArray[np.float64] = form_of(self.numbers, self.numbers.rows(-1)).p
+        probabilities: NDArray[np.float64] = form_of(self.numbers, self.numbers.values).p
         return probabilities
 
 
@@ -99,7 +99,7 @@ def checked(numbers: Sequence[float], kind: str, name: str) -> Distribution:
     total = math.fsum(numbers)
     if kind == "probs" and abs(total - 1) > distribution.tolerance:
         raise DistributionError(f"{name} sums to {total:.9g}; probabilities sum to 1; {_remedy(numbers, total)}")
-    distribution.validate(distribution.rows(-1), name)
+    distribution.validate(distribution.values, name)
     return distribution
 
 

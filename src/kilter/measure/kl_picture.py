@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kilter.measure.kl_input import Listed
+from kilter.measure.kl_input import Listed, Named
 
 if TYPE_CHECKING:
     from kilter.divergence.families import Family
@@ -32,8 +32,8 @@ def bars(p: Given, q: Given) -> tuple[list[Bar], str]:
     """The rows of the picture, and a remark on what they are, "" where there is nothing to say."""
     if isinstance(p, Listed) and isinstance(q, Listed):
         return _listed(p, q)
-    assert not isinstance(p, Listed)
-    assert not isinstance(q, Listed)
+    assert isinstance(p, Named)
+    assert isinstance(q, Named)
     return _families(p.family, q.family)
 
 
@@ -55,17 +55,23 @@ def _listed(p: Listed, q: Listed) -> tuple[list[Bar], str]:
 
 
 def _families(p: Family, q: Family) -> tuple[list[Bar], str]:
-    ends = [_bulk(family) for family in (p, q)]
-    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-    step = _step(high - low, whole=p.discrete)
-    first = math.ceil(low / step - 1e-9)
-    places = [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
-    heights = [_density(family, places) for family in (p, q)]
+    places = places_of(p, q)
+    heights = [density(family, places) for family in (p, q)]
     rows = [Bar(f"{x:g}", float(a), float(b)) for x, a, b in zip(places, *heights, strict=True)]
     return rows, "" if p.discrete else "densities at these places"
 
 
-def _density(family: Family, places: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+def places_of(p: Family, q: Family) -> list[float]:
+    """Round places, evenly spaced, over all that is worth a look of either."""
+    ends = [_bulk(family) for family in (p, q)]
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    step = _step(high - low, whole=p.discrete)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 15) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def density(family: Family, places: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Densities, or probabilities, at some places."""
     with np.errstate(all="ignore"):
         found: NDArray[np.float64] = np.exp(family.log_density(np.asarray(places, dtype=np.float64)))
     return np.nan_to_num(found, nan=0.0, posinf=np.inf)
@@ -83,17 +89,25 @@ def _bulk(family: Family) -> tuple[float, float]:
     low, high = (float(end) for end in family.support())
     if family.discrete:
         return _high(np.arange(low, min(high, low + MOST_COUNTED) + 1), family)
-    reach = np.concatenate([[0.0], np.geomspace(1e-9, 1e9, 2001)])
+    grid = grid_about(family, 2001)
+    return _high(np.linspace(*_high(grid, family), 2001), family)
+
+
+def grid_about(family: Family, points: int) -> NDArray[np.float64]:
+    """Places of a family's support, dense about 0, each parameter and each end, whatever its scale is."""
+    low, high = (float(end) for end in family.support())
+    reach = np.concatenate([[0.0], np.geomspace(1e-9, 1e9, points)])
     centres = {0.0, *(float(value) for value in np.ravel(family.parameters()))}
     centres |= {end for end in (low, high) if math.isfinite(end)}
     near = np.concatenate([centre + side * reach for centre in centres for side in (-1, 1)])
-    grid = np.unique(np.clip(near, low, high))
-    return _high(np.linspace(*_high(grid, family), 2001), family)
+    # A density may be infinite at 0, and have a good part of its mass where no other grid would look.
+    near = np.append(near, np.geomspace(1e-300, 1e-9, points))
+    return np.unique(np.clip(near, low, high))
 
 
 def _high(grid: NDArray[np.float64], family: Family) -> tuple[float, float]:
     """The ends of where the density is at least LEAST of what it is at the median, to a grid point."""
-    height = np.nan_to_num(_density(family, grid), posinf=0.0)
+    height = np.nan_to_num(density(family, grid), posinf=0.0)
     weight = height if family.discrete else height * np.gradient(grid)
     below = np.cumsum(weight)
     median = height[np.searchsorted(below, below[-1] / 2)]
