@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,11 +21,13 @@ from kilter.errors import ConfigError, DataError, NonFiniteError
 from kilter.measure import compare as compare_module
 from kilter.measure import texts as texts_module
 from kilter.measure.compare import Comparison, compare
-from kilter.measure.compare_table import shown
-from kilter.measure.config import CompareConfig
+from kilter.measure.compare_table import TITLES, shown
+from kilter.measure.config import CompareConfig, DivergenceName
 from kilter.measure.statistics import Estimate
 from kilter.measure.texts import windows
+from kilter.measure.vocabularies import vocabulary_difference
 from kilter.model.adapter import LoraSettings, save_adapter, train_adapter
+from kilter.model.row_functions import DIVERGENCES
 from kilter.model.token_values import token_values
 from kilter.tokens.sequence import TokenSequence
 
@@ -319,6 +321,19 @@ def test_different_vocabularies_are_refused_with_the_difference_named(
     assert other in str(caught.value)
 
 
+def test_tokens_with_another_id_are_named_with_both() -> None:
+    wanted = '2 of 3 tokens have another id: "a" (0 and 1), "b" (1 and 0)'
+    assert vocabulary_difference({"a": 0, "b": 1, "c": 2}, {"a": 1, "b": 0, "c": 2}) == wanted
+    five = {name: place for place, name in enumerate("abcde")}
+    assert vocabulary_difference(five, {}) == '5 tokens against 0; only the first has "a", "b", "c" and 2 more'
+
+
+def test_every_divergence_of_the_table_can_be_asked_for_and_has_a_heading() -> None:
+    asked = set(get_args(DivergenceName))
+    assert asked == DIVERGENCES.keys() - {"kl", "reverse_kl"}
+    assert TITLES.keys() == asked | {"kl_a_b", "kl_b_a"}
+
+
 def test_heads_of_different_size_are_refused_with_both_sizes(both: tuple[str, str], save: Save, pairs: Path) -> None:
     with pytest.raises(ConfigError, match=r"257 logits and .* 264, and their tokenizer 257 tokens \(what is beyond"):
         run((both[0], save("padded", vocab_size=264)), data=pairs)
@@ -356,7 +371,7 @@ def test_scores_that_are_no_numbers_are_told_with_the_row(
         return values
 
     monkeypatch.setattr(compare_module, "token_values", broken)
-    with pytest.raises(NonFiniteError, match=r"pairs\.jsonl:2: MODEL_B is not a number"):
+    with pytest.raises(NonFiniteError, match=r"pairs\.jsonl:2: a log-prob of model B is not a number"):
         run(both, data=pairs)
 
 

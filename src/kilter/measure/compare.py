@@ -58,6 +58,13 @@ COLUMNS: Mapping[str, RowFunction] = {
     "top_a": TOP,
     "top_b": REFERENCE_TOP,
 }
+# Those that are looked at for NaN, in the words of the error.
+NUMBERS = {
+    "log_prob_a": "a log-prob of model A",
+    "log_prob_b": "a log-prob of model B",
+    "kl_a_b": "KL(A, B)",
+    "kl_b_a": "KL(B, A)",
+}
 Columns = Mapping[str, NDArray[Any]]
 
 
@@ -223,11 +230,11 @@ class Comparing:
         )
         found: list[Columns] = [dict(zip(self._functions, columns, strict=True)) for columns in values]
         for passage, columns in zip(passages, found, strict=True):
-            for name, which in (("log_prob_a", "MODEL_A"), ("log_prob_b", "MODEL_B"), ("kl_a_b", "KL(A, B)")):
+            for name, what in NUMBERS.items():
                 if np.isnan(columns[name]).any():
                     raise NonFiniteError(
-                        f"{passage.origin}: {which} is not a number there; the weights may be damaged, or overflow in "
-                        "--precision bfloat16; leave the row out, or look at the model"
+                        f"{passage.origin}: {what} is not a number there; the model's weights may be damaged, or "
+                        "overflow in --precision bfloat16; look at the model, or leave the row out"
                     )
         return found
 
