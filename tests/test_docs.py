@@ -27,10 +27,13 @@ from test_cli import KILTER
 DOCS = ROOT / "docs"
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 QUICKSTART, QUICKSTART_ZH = DOCS / "quickstart.md", DOCS / "zh" / "quickstart.md"
-YOUR_DATA, YOUR_MODEL, TRAINING, FAQ, API = (
+YOUR_DATA, YOUR_MODEL, TRAINING, COMPARING, FAQ, API = (
     DOCS / name
-    for name in ("guides/your-data.md", "guides/your-model.md", "guides/training.md", "faq.md", "reference/api.md")
-)
+    for name in (
+        "guides/your-data.md", "guides/your-model.md", "guides/training.md", "guides/comparing-models.md", "faq.md",
+        "reference/api.md",
+    )
+)  # fmt: skip
 # What is downloaded, or takes minutes, and what stands for it here.
 TINY = "layers=1,hidden=16,heads=2,kv_heads=1,mlp=16,vocabulary=300"
 DOWNLOADED = {"HuggingFaceTB/SmolLM2-135M-Instruct": "small-model"}
@@ -58,7 +61,7 @@ NOT_RUN = {"make", "pip", "torchrun"}
 OF_OTHERS = {
     "--index-url", "--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id",
     "--shutdown-timeout", "--dependency", "--requeue", "--signal", "--job-name", "--nodes", "--ntasks-per-node",
-    "--gpus-per-node", "--time", "--flag",
+    "--gpus-per-node", "--time", "--flag", "--kl-divergence",
 }  # fmt: skip
 
 
@@ -208,6 +211,16 @@ def test_the_guide_to_training_runs_as_it_is_printed(directory: Path) -> None:
     (resumed,) = (i for i, step in enumerate(steps) if "--resume" in step)
     stopped = "import shutil; shutil.rmtree('runs/dpo/model')"  # as if it had been stopped before its end
     run_all([*steps[:resumed], ["python", stopped], *steps[resumed:]], here)
+
+
+def test_the_guide_to_comparing_runs_as_it_is_printed(directory: Path) -> None:
+    here = place(directory, "comparing", "runs/sft/model")
+    shutil.copytree(here / "runs" / "sft", here / "runs" / "dpo")
+    compared, told = run_all(steps_of(COMPARING, here), here)
+    for heading in ("KL(A, B)", "perplexity of A / of B", "same likeliest token", "correlation of log-probs"):
+        assert heading in compared
+        assert heading in COMPARING.read_text(encoding="utf-8")
+    assert told.startswith("[(")
 
 
 def test_python_of_the_questions_and_the_reference_runs(tmp_path: Path) -> None:
