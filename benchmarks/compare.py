@@ -5,6 +5,7 @@ row of a matrix), and with noise of 2% of each matrix's spread. The plain script
 whole texts, takes log-softmax of all logits, and forms KL both ways as sums of p (log p - log q); it is given texts
 sorted by length, so that little is padding, and the batch size is the best of those tried. Both measure every token
 of HH conversations (no prefix is shared), in float32, each in a process of its own; memory at two numbers of texts.
+On a machine that others use too, look at the CPU seconds with OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ def main() -> None:
         ours, plain = (run(args.model, how, path, texts[most]) for how in ("kilter", "plain-16"))
         print(f"| {name} | {ours['kl']:.3e} ± {ours['error']:.1e} | {plain['kl']:.3e} | {plain['smallest']:.1e} "
               f"| {ours['same']:.4f} |", flush=True)  # fmt: skip
-    print("\n| | texts | tokens | s | tokens/s | peak above the models, MiB |\n|---|--:|--:|--:|--:|--:|")
+    print("\n| | texts | tokens | s | CPU s | tokens/s | peak above the models, MiB |\n|---|--:|--:|--:|--:|--:|--:|")
     for how in ("kilter", *(f"plain-{batch}" for batch in BATCHES)):
         for count, path in texts.items():
             got = run(args.model, how, copies["noise"], path)
             called = how if how == "kilter" else f"plain, {how.removeprefix('plain-')} a batch"
-            print(f"| {called} | {count:,} | {got['tokens']:,} | {got['seconds']:.1f} "
+            print(f"| {called} | {count:,} | {got['tokens']:,} | {got['seconds']:.1f} | {got['cpu']:.1f} "
                   f"| {got['tokens'] / got['seconds']:,.0f} | {got['peak'] / 2**20:,.0f} |", flush=True)  # fmt: skip
 
 
@@ -113,16 +114,21 @@ def by_kilter(a: str, b: str, texts: str) -> dict[str, Any]:
     with Peak() as peak:
         run = module.Comparing.run
 
+        cpu = 0.0
+
         def watched(*arguments: Any, **settings: Any) -> None:
+            nonlocal cpu
             peak.begin()
+            begin = time.process_time()
             run(*arguments, **settings)
+            cpu = time.process_time() - begin
             peak.end()
 
         module.Comparing.run = watched  # type: ignore[method-assign]
         found = module.compare(a, b, CompareConfig(data=(texts,), device="cpu"), Console(file=io.StringIO()))
     kl = found.divergences["kl_a_b"].mean
     return {
-        "tokens": found.tokens, "seconds": found.seconds, "peak": peak.above,
+        "tokens": found.tokens, "seconds": found.seconds, "cpu": cpu, "peak": peak.above,
         "kl": kl.value, "error": kl.error, "same": found.same_top.value,
     }  # fmt: skip
 
@@ -139,7 +145,7 @@ def by_plain_script(a: str, b: str, texts: str, batch: int) -> dict[str, Any]:
     parts: list[Any] = []
     with Peak() as peak, torch.no_grad():
         peak.begin()
-        begin = time.perf_counter()
+        begin, cpu_begin = time.perf_counter(), time.process_time()
         for start in range(0, len(rows), batch):
             some = rows[start : start + batch]
             ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in some], batch_first=True)
@@ -156,11 +162,11 @@ def by_plain_script(a: str, b: str, texts: str, batch: int) -> dict[str, Any]:
                 log_p.argmax(-1) == log_q.argmax(-1),
             ]
             parts.append(torch.stack([column[mask[:, 1:]].float() for column in columns]))
-        seconds = time.perf_counter() - begin
+        seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu_begin
         peak.end()
     kl = torch.cat(parts, 1)[0]
     return {
-        "tokens": kl.numel(), "seconds": seconds, "peak": peak.above,
+        "tokens": kl.numel(), "seconds": seconds, "cpu": cpu, "peak": peak.above,
         "kl": float(kl.double().mean()), "smallest": float(kl.min()),
     }  # fmt: skip
 

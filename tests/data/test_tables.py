@@ -50,7 +50,7 @@ def test_a_table_that_fails_on_the_way_is_not_there_and_leaves_the_old_one(endin
     path = tmp_path / f"t{ending}"
     write_table(WHOLE, path)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="shorter|length"), table_in_parts(path) as write:
+    with pytest.raises(ValueError, match=r"shorter|length"), table_in_parts(path) as write:
         write({"file": PARTS[0]["file"], "x": [1.0]})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
