@@ -13,7 +13,7 @@ from kilter.cli import app
 from kilter.flags import OTHER, SUBJECTS, by_subject
 from kilter.objectives import OBJECTIVES
 
-COMMANDS = ("align", "sft", "check", "score", "generate", "convert", "demo", "kl")
+COMMANDS = ("align", "sft", "check", "score", "compare", "generate", "convert", "demo", "kl")
 KILTER = "from kilter.cli import main; main()"
 # The same, and the heavy modules that it loaded as its last line.
 KILTER_AND_LOADED = """

@@ -30,12 +30,13 @@ ESTIMATING = DOCS / "concepts" / "estimating-divergences.md"
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 QUICKSTART, QUICKSTART_ZH = DOCS / "quickstart.md", DOCS / "zh" / "quickstart.md"
 DIVERGENCE = DOCS / "concepts" / "divergence.md"
-YOUR_DATA, YOUR_MODEL, TRAINING, WHICH_LOSS, FAQ, API = (
+YOUR_DATA, YOUR_MODEL, TRAINING, COMPARING, WHICH_LOSS, FAQ, API = (
     DOCS / name
     for name in (
         "guides/your-data.md",
         "guides/your-model.md",
         "guides/training.md",
+        "guides/comparing-models.md",
         "guides/which-loss.md",
         "faq.md",
         "reference/api.md",
@@ -68,7 +69,7 @@ NOT_RUN = {"make", "pip", "torchrun"}
 OF_OTHERS = {
     "--index-url", "--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id",
     "--shutdown-timeout", "--dependency", "--requeue", "--signal", "--job-name", "--nodes", "--ntasks-per-node",
-    "--gpus-per-node", "--time", "--flag",
+    "--gpus-per-node", "--time", "--flag", "--kl-divergence",
 }  # fmt: skip
 
 
@@ -238,6 +239,16 @@ def test_what_the_page_on_divergence_prints_is_what_it_shows(tmp_path: Path) -> 
     assert len(printed) == len(shown) >= 8
     for (block, wanted), found in zip(shown, printed, strict=True):
         assert found == wanted, block.text
+
+
+def test_the_guide_to_comparing_runs_as_it_is_printed(directory: Path) -> None:
+    here = place(directory, "comparing", "runs/sft/model")
+    shutil.copytree(here / "runs" / "sft", here / "runs" / "dpo")
+    compared, told = run_all(steps_of(COMPARING, here), here)
+    for heading in ("KL(A, B)", "perplexity of A / of B", "same likeliest token", "correlation of log-probs"):
+        assert heading in compared
+        assert heading in COMPARING.read_text(encoding="utf-8")
+    assert told.startswith("[(")
 
 
 def test_python_of_the_questions_and_the_reference_runs(tmp_path: Path) -> None:

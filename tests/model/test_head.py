@@ -249,6 +249,33 @@ def test_kl_to_a_reference_that_lacks_a_token_is_infinite_in_one_direction_only(
     assert torch.isfinite(theirs).all()
 
 
+# Divergences that stay finite where q has tokens that p lacks: of p and q over the tokens that both have.
+ONE_SIDED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "kl": lambda p, q: (p * (p / q).log()).sum(-1),
+    "js": lambda p, q: (
+        (p * (2 * p / (p + q)).log() + q * (2 * q / (p + q)).log()).sum(-1) + (1 - q.sum(-1)) * math.log(2)
+    ) / 2,
+    "total_variation": lambda p, q: ((p - q).abs().sum(-1) + 1 - q.sum(-1)) / 2,
+    "squared_hellinger": lambda p, q: 1 - (p * q).sqrt().sum(-1),
+    "chi2": lambda p, q: (p * p / q).sum(-1) - 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_tokens_that_the_policy_alone_lacks_leave_values_and_gradients_right(name: str) -> None:
+    module, hidden_ND = linear(), random(ROWS, WIDTH, seed=7).requires_grad_()
+    leaves = [hidden_ND, module.weight]
+    (got,) = head_rows(masked_head(module), hidden_ND, TARGETS, [DIVERGENCES[name]], beside=BESIDE, rows_per_chunk=4)
+    if name not in ONE_SIDED:
+        assert torch.isposinf(got).all()
+        return
+    p = (hidden_ND @ module.weight[ALLOWED].T).softmax(-1)
+    wanted = ONE_SIDED[name](p, BESIDE.head(BESIDE.hidden_ND).softmax(-1)[:, ALLOWED].detach())
+    assert_same([got.detach()], [wanted.detach()])
+    slope = random(len(wanted), seed=5)
+    assert_same(list(torch.autograd.grad(got @ slope, leaves)), list(torch.autograd.grad(wanted @ slope, leaves)))
+
+
 BOUNDED = {"total_variation": 1.0, "squared_hellinger": 1.0, "js": math.log(2)}
 
 

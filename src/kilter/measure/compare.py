@@ -6,7 +6,6 @@ Both score the same tokens. Next-token distributions are compared over the whole
 
 from __future__ import annotations
 
-import heapq
 import json
 import math
 import time
@@ -59,6 +58,13 @@ COLUMNS: Mapping[str, RowFunction] = {
     "top_a": TOP,
     "top_b": REFERENCE_TOP,
 }
+# Those that are looked at for NaN, in the words of the error.
+NUMBERS = {
+    "log_prob_a": "a log-prob of model A",
+    "log_prob_b": "a log-prob of model B",
+    "kl_a_b": "KL(A, B)",
+    "kl_b_a": "KL(B, A)",
+}
 Columns = Mapping[str, NDArray[Any]]
 
 
@@ -87,6 +93,16 @@ class Token:
     log_prob_b: float
     top_a: str
     top_b: str
+
+    @property
+    def place(self) -> tuple[Origin, int, str, str]:
+        """The same for a token that answers of a row share."""
+        return self.origin, self.position, self.context, self.token
+
+    @property
+    def apart(self) -> float:
+        """The larger KL."""
+        return max(self.kl_a_b, self.kl_b_a)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +201,7 @@ class Comparing:
         self._spread = {name: Percentiles() for name in ("kl_a_b", "kl_b_a", *dict.fromkeys(config.also))}
         self._means = DocumentMeans([*self._spread, "log_prob_a", "log_prob_b", *DERIVED])
         self._correlation = Correlation()
-        self._worst: list[tuple[float, int, Token]] = []
+        self._worst: list[Token] = []
 
     def run(self, a: Scorer, b: Scorer, texts: Texts, on_progress: Callable[[int], None] = lambda tokens: None) -> None:
         """Measure all texts, and write the token report where one is wanted."""
@@ -214,11 +230,11 @@ class Comparing:
         )
         found: list[Columns] = [dict(zip(self._functions, columns, strict=True)) for columns in values]
         for passage, columns in zip(passages, found, strict=True):
-            for name, which in (("log_prob_a", "MODEL_A"), ("log_prob_b", "MODEL_B"), ("kl_a_b", "KL(A, B)")):
+            for name, what in NUMBERS.items():
                 if np.isnan(columns[name]).any():
                     raise NonFiniteError(
-                        f"{passage.origin}: {which} is not a number there; the weights may be damaged, or overflow in "
-                        "--precision bfloat16; leave the row out, or look at the model"
+                        f"{passage.origin}: {what} is not a number there; the model's weights may be damaged, or "
+                        "overflow in --precision bfloat16; look at the model, or leave the row out"
                     )
         return found
 
@@ -233,17 +249,16 @@ class Comparing:
             percentiles.add(document[name])
 
     def _keep_worst(self, passage: Passage, columns: Columns) -> None:
+        """Of equal ones the first is kept; what answers of a row have in common counts once."""
         most = self._config.worst
         apart = np.maximum(columns["kl_a_b"], columns["kl_b_a"])
         for place in np.argsort(-apart, kind="stable")[:most].tolist():
-            if len(self._worst) == most and apart[place] <= self._worst[0][0]:
+            if len(self._worst) == most and apart[place] <= self._worst[-1].apart:
                 break
-            # Of equal ones the first is kept.
-            entry = (float(apart[place]), -self._means.tokens - place, self._token(passage, columns, place))
-            if len(self._worst) < most:
-                heapq.heappush(self._worst, entry)
-            else:
-                heapq.heappushpop(self._worst, entry)
+            token = self._token(passage, columns, place)
+            if all(token.place != kept.place for kept in self._worst):
+                self._worst.append(token)
+                self._worst = sorted(self._worst, key=lambda kept: -kept.apart)[:most]
 
     def _token(self, passage: Passage, columns: Columns, place: int) -> Token:
         at = int(passage.scored[place])
@@ -308,7 +323,7 @@ class Comparing:
             correlation=self._correlation.value,
             probability_change=mean("probability_change"),
             probability_change_rms=math.sqrt(mean("squared_change").value),
-            worst=tuple(token for _, _, token in sorted(self._worst, key=lambda kept: kept[:2], reverse=True)),
+            worst=tuple(self._worst),
             notes=notes,
             seconds=seconds,
         )

@@ -175,10 +175,6 @@ def windows(sequence: TokenSequence, longest: int) -> Iterator[tuple[int, TokenS
 
     A window begins with the last token of the one before. Every token of the completion but the sequence's first is
     scored in exactly one of them; windows that score nothing are left out.
-
-    >>> [(start, window.ids.tolist(), window.first) for start, window in
-    ...  windows(TokenSequence(np.arange(6, dtype=np.int32), 1), 3)]
-    [(0, [0, 1, 2], 1), (2, [2, 3, 4], 1), (4, [4, 5], 1)]
     """
     if len(sequence.ids) <= longest:
         yield 0, sequence

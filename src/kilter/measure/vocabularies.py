@@ -44,13 +44,7 @@ def check_same_tokens(sides: Sides) -> list[str]:
 
 
 def vocabulary_difference(one: Mapping[str, int], other: Mapping[str, int]) -> str:
-    """How two vocabularies differ, in a line: tokens that only one has, then tokens with another id.
-
-    >>> vocabulary_difference({"a": 0, "b": 1}, {"a": 0, "c": 1, "d": 2})
-    '2 tokens against 3; only the first has "b"; only the second has "c", "d"'
-    >>> vocabulary_difference({"a": 0, "b": 1}, {"a": 1, "b": 0})
-    '2 of 2 tokens have another id: "a" (0 and 1), "b" (1 and 0)'
-    """
+    """How two vocabularies differ, in a line: tokens that only one has, then tokens with another id."""
     parts = []
     if len(one) != len(other):
         parts.append(f"{len(one):,} tokens against {len(other):,}")

@@ -60,10 +60,6 @@ class Rows:
         return torch.maximum(self.p, self.q)
 
     @cached_property
-    def p_is_larger(self) -> Tensor:
-        return self.log_p > self.log_q
-
-    @cached_property
     def log_ratio(self) -> Tensor:
         """log p - log q: 0 where both rule a token out."""
         ratio = self.log_p - self.log_q
@@ -137,7 +133,7 @@ def _total(terms: Tensor, probability: Tensor, ruled_out: Callable[[], Tensor]) 
     return total.clamp(min=0)
 
 
-# G(s) of the module's docstring, of rows' distance s and shrinkage exp(-s) - 1.
+# G(s) of the module's docstring, of a distance s and its shrinkage exp(-s) - 1.
 Generator = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -160,9 +156,12 @@ def f_divergence(name: str, where_p_is_larger: Generator, where_q_is_larger: Gen
     """The row function of an f-divergence by its two generators; one stands for both where it is symmetric."""
 
     def value(rows: Rows, _: Targets) -> Tensor:
-        term = where_p_is_larger(rows.distance, rows.shrinkage)
-        if where_q_is_larger is not None:
-            term = torch.where(rows.p_is_larger, term, where_q_is_larger(rows.distance, rows.shrinkage))
+        if where_q_is_larger is None:
+            term = where_p_is_larger(rows.distance, rows.shrinkage)
+        else:
+            # Each side has a distance of 0 where it is the other's turn, which adds 0, and 0 to the gradient.
+            above, below = rows.log_ratio.relu(), (-rows.log_ratio).relu()
+            term = where_p_is_larger(above, torch.expm1(-above)) + where_q_is_larger(below, torch.expm1(-below))
         return _total(rows.larger * term, rows.larger, term.isposinf)
 
     return RowFunction(name, value)
