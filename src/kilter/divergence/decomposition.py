@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from kilter.divergence.discrete import cross_entropy, entropy, kl
 from kilter.divergence.distributions import Distribution, Logits, detached, first, on_host, place, required
 from kilter.divergence.forms import Form, Pair, form_of
+from kilter.divergence.namespaces import array_namespace
 from kilter.divergence.rows import Options, RowOptions, Unit
 from kilter.errors import DistributionError
 

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import is_torch_array
 
 from kilter.divergence.distributions import Distribution, Logits, detached, on_host, required
 from kilter.divergence.forms import Form, Pair, form_of
 from kilter.divergence.mixture import mixture_sum
+from kilter.divergence.namespaces import array_namespace
 from kilter.divergence.power import kl_sum, log_sum_exp, power_integral, power_sum
 from kilter.divergence.rows import Options, RowOptions, Unit
 from kilter.errors import DistributionError

@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_array_api_obj
+from array_api_compat import device, is_array_api_obj
 
 from kilter.divergence.distributions import Distribution, Logits, computed_in, first, on_host, place
 from kilter.divergence.forms import form_of
+from kilter.divergence.namespaces import array_namespace
 from kilter.divergence.rows import Reduction, RowOptions, Unit, common_namespace
 from kilter.errors import DistributionError
 

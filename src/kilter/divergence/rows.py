@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from array_api_compat import array_namespace
-
 from kilter.divergence.distributions import Distribution, Smooth, computed_in, detached, first, on_host, place
+from kilter.divergence.namespaces import array_namespace
 from kilter.errors import DistributionError
 
 Array = Any
