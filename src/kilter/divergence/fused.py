@@ -136,7 +136,8 @@ class _KL(torch.autograd.Function):
             value[rows] = _value(row_sum, (z_p[rows].double(), z_q[rows].double()), None)
         ctx.save_for_backward(z_p, z_q, sum_p, sum_q, mean)
         ctx.row_sum, ctx.keep, ctx.hard = row_sum, keep, hard
-        return value.float()
+        result: Tensor = value.float()
+        return result
 
     @staticmethod
     def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, ...]:

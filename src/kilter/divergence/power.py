@@ -29,12 +29,15 @@ def power_sum(pair: Pair, order: float) -> Array:
     return _power_sum(pair, order, 1 - order)
 
 
-def _power_sum(pair: Pair, order: float, rest: float) -> Array:
-    """`rest` is 1 - order; the smaller of the two is exact."""
+def _power_sum(pair: Pair, order: float, rest: float, wanted: Array | None = None) -> Array:
+    """`rest` is 1 - order; the smaller of the two is exact. Rows that are not `wanted` get no value, nor gradient."""
     if order < rest:
-        return _power_sum(pair.swapped, rest, order)
+        return _power_sum(pair.swapped, rest, order, wanted)
     xp = array_namespace(pair.p.p)
-    inner = power_terms(pair.p.p, pair.p.log_p, pair.difference, pair.log_ratio, rest)
+    parts = (pair.difference, pair.log_ratio)
+    if wanted is not None:
+        parts = tuple(xp.where(wanted[..., None], part, xp.zeros_like(part)) for part in parts)
+    inner = power_terms(pair.p.p, pair.p.log_p, *parts, rest)
     # f(0) = 1 / a and f'(0) = -1 / (a - 1); f grows at last as t f'(inf), which is 1 / (1 - a) below 1.
     zero = xp.zeros_like(inner)
     without_p = pair.q.p / order
@@ -92,12 +95,12 @@ def power_integral(pair: Pair, order: float) -> Array:
     Near 0 it is log1p(a (a - 1) power_sum), which keeps the digits of small divergences.
     """
     xp = array_namespace(pair.p.p)
-    excess = order * (order - 1) * power_sum(pair, order)
-    near = abs(excess) < 0.5
     plain = log_sum_exp(pair.p.log_p + (1 - order) * pair.log_ratio, pair.both)
     if order > 1:
         missed = xp.any(pair.p.possible & ~pair.q.possible, axis=-1)
         plain = xp.where(missed, xp.full_like(plain, float("inf")), plain)
+    near = abs(plain) < 0.4
+    excess = order * (order - 1) * _power_sum(pair, order, 1 - order, near)
     return xp.where(near, xp.log1p(xp.where(near, excess, xp.zeros_like(excess))), plain)
 
 
