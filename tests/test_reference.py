@@ -8,6 +8,8 @@ from typing import Any
 
 from kilter.cli import app
 from kilter.data.formats import FORMATS, PROMPT_FORMATS
+from kilter.divergence.families import FAMILIES
+from kilter.divergence.notation import signature
 from kilter.model.architectures import ARCHITECTURES
 from kilter.train.config import AlignConfig
 
@@ -16,10 +18,10 @@ REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 
 def written(name: str) -> str:
     """The page as its writer makes it now, which must be the page that lies there."""
-    writer: dict[str, Any] = runpy.run_path(str(REFERENCE / f"make_{name}.py"))
+    writer: dict[str, Any] = runpy.run_path(str(REFERENCE / f"make_{name.replace('-', '_')}.py"))
     page: str = writer["page"]()
     lies_there = (REFERENCE / f"{name}.md").read_text(encoding="utf-8")
-    assert lies_there == page, f"run: python docs/reference/make_{name}.py"
+    assert lies_there == page, f"run: python docs/reference/make_{name.replace('-', '_')}.py"
     return page
 
 
@@ -35,6 +37,16 @@ def test_the_page_of_formats_is_what_the_table_says() -> None:
         section = page.split(f"### {name}\n")[1].split("\n#")[0]
         assert all(f"- `{key}`: {holds}" in section for key, holds in known.keys.items())
         assert known.remarks in section
+
+
+def test_the_page_of_closed_forms_is_what_the_registry_says() -> None:
+    page = written("closed-forms")
+    assert all(f"| `{signature(family)}` |" in page for family in FAMILIES.values())
+    (normal,) = (line for line in page.splitlines() if line.startswith("| normal | "))
+    _, _, closed, infinite, integrated, _ = normal.split("|")
+    assert "gumbel" in closed
+    assert "exponential" in infinite
+    assert "cauchy" in integrated
 
 
 def test_the_page_of_the_command_line_is_what_the_settings_say() -> None:
