@@ -10,6 +10,8 @@ import numpy as np
 
 from kilter.cli import app
 from kilter.data.formats import FORMATS, PROMPT_FORMATS
+from kilter.divergence.families import FAMILIES
+from kilter.divergence.notation import signature
 from kilter.model.architectures import ARCHITECTURES
 from kilter.train.config import AlignConfig
 
@@ -37,6 +39,16 @@ def test_the_page_of_formats_is_what_the_table_says() -> None:
         section = page.split(f"### {name}\n")[1].split("\n#")[0]
         assert all(f"- `{key}`: {holds}" in section for key, holds in known.keys.items())
         assert known.remarks in section
+
+
+def test_the_page_of_closed_forms_is_what_the_registry_says() -> None:
+    page = written("closed_forms")
+    assert all(f"| `{signature(family)}` |" in page for family in FAMILIES.values())
+    (normal,) = (line for line in page.splitlines() if line.startswith("| normal | "))
+    _, _, closed, infinite, integrated, _ = normal.split("|")
+    assert "gumbel" in closed
+    assert "exponential" in infinite
+    assert "cauchy" in integrated
 
 
 def test_the_page_of_the_command_line_is_what_the_settings_say() -> None:

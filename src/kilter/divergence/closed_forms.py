@@ -231,6 +231,43 @@ def _comparable(p: type[Family], q: type[Family]) -> bool:
     return (p.kind in discrete) == (q.kind in discrete)
 
 
+def way_of_kl(p: type[Family], q: type[Family]) -> tuple[str, tuple[str, ...]]:
+    """How KL(p, q) of two families is found, and the parameters that must be equal for it.
+
+    "formula", "inf" (some outcomes of p are never outcomes of q), "sum", "expectations", or "" where there is no closed
+    form.
+
+    >>> from kilter.divergence.families import Gumbel, Logistic, Normal, Uniform
+    >>> way_of_kl(Normal, Gumbel), way_of_kl(Logistic, Logistic), way_of_kl(Normal, Uniform)
+    (('expectations', ()), ('formula', ('scale',)), ('inf', ()))
+    """
+    pairs = [_pair(KL_PAIRS, wide_p, wide_q) for wide_p, _ in _wider(p) for wide_q, _ in _wider(q)]
+    found = [pair.equal for pair in pairs if pair is not None]
+    if () in found:
+        return "formula", ()
+    if never_within(p, q):
+        return "inf", ()
+    if p.kind == "finite" and q.kind in ("finite", "counts"):
+        return "sum", ()
+    if _by_expectations(p, q) is not None and entropy_formula(p) is not None:
+        return "expectations", ()
+    return ("formula", found[0]) if found else ("", ())
+
+
+def within_family(pairs: Pairs, family: type[Family]) -> Pair | None:
+    """The formula of a table of pairs for two distributions of one family, perhaps as those of a wider one."""
+    found = (_pair(pairs, wide, wide) for wide, _ in _wider(family))
+    return next((pair for pair in found if pair is not None), None)
+
+
+def _pair(pairs: Pairs, p: type[Family], q: type[Family]) -> Pair | None:
+    """A pair's own formula, after a change of variable too where that changes nothing."""
+    pair = pairs.get((p, q))
+    if pair or pairs is WASSERSTEIN2_PAIRS or p is not q or p not in SAME_UP_TO_A_CHANGE_OF_VARIABLE:
+        return pair
+    return _changed(pairs, p)
+
+
 def _wider(family: type[Family]) -> Iterator[tuple[type[Family], Widening]]:
     """The family itself, and those that it is a special case of."""
     yield family, lambda xp, p: p
@@ -238,12 +275,15 @@ def _wider(family: type[Family]) -> Iterator[tuple[type[Family], Widening]]:
 
 
 def _pair_formula(pairs: Pairs, p: Family, q: Family) -> Formula | None:
-    """A pair's own formula, as distributions of wider families or after a change of variable too."""
+    """A pair's own formula, as distributions of wider families too, or after a change of variable.
+
+    A change of variable leaves divergences as they are, but not the Wasserstein distance.
+    """
     for wide_p, widen_p in _wider(type(p)):
         for wide_q, widen_q in _wider(type(q)):
             if (pair := pairs.get((wide_p, wide_q))) and _equal(pair.equal, widen_p, widen_q, p, q):
                 return _between(pair.formula, widen_p, widen_q)
-            change = SAME_UP_TO_A_CHANGE_OF_VARIABLE.get(wide_p)
+            change = None if pairs is WASSERSTEIN2_PAIRS else SAME_UP_TO_A_CHANGE_OF_VARIABLE.get(wide_p)
             if wide_p is wide_q and change is not None and (pair := _changed(pairs, wide_p)):
                 return _between(pair.formula, _then(widen_p, change), _then(widen_q, change))
     return None
