@@ -17,13 +17,13 @@ from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from kilter.divergence.estimates import UNBIASED, Estimate
 from kilter.errors import ConfigError, DataError, NonFiniteError
 from kilter.measure import compare as compare_module
 from kilter.measure import texts as texts_module
 from kilter.measure.compare import Comparison, compare
 from kilter.measure.compare_table import TITLES, shown
 from kilter.measure.config import CompareConfig, DivergenceName
-from kilter.measure.statistics import Estimate
 from kilter.measure.texts import windows
 from kilter.measure.vocabularies import vocabulary_difference
 from kilter.model.adapter import LoraSettings, save_adapter, train_adapter
@@ -146,30 +146,34 @@ def test_the_summary_is_that_of_the_report(both: tuple[str, str], pairs: Path, t
     found, columns = report(both, tmp_path / "tokens.parquet", data=pairs, also=("js",))
     lines = columns["line"]
 
-    def estimate(value: np.ndarray) -> Estimate:
+    def estimate(value: np.ndarray) -> tuple[float, float]:
         """Mean over tokens; its error from the rows' sums of what each token differs from the mean by."""
         residual = np.array([(value - value.mean())[lines == line].sum() for line in np.unique(lines)])
         rows = len(residual)
-        return Estimate(value.mean(), math.sqrt(rows / (rows - 1) * (residual**2).sum()) / len(value))
+        return value.mean(), math.sqrt(rows / (rows - 1) * (residual**2).sum()) / len(value)
+
+    def pair(found: Estimate) -> tuple[float, float]:
+        assert found.samples == len(lines)
+        return found.value, found.standard_error
 
     for name in ("kl_a_b", "kl_b_a", "js"):
         spread = found.divergences[name]
-        assert spread.mean == pytest.approx(estimate(columns[name]), rel=1e-6)
+        assert pair(spread.mean) == pytest.approx(estimate(columns[name]), rel=1e-6)
         for at, value in spread.percentiles.items():
             wanted = np.percentile(columns[name], float(at), method="inverted_cdf")
             assert value == pytest.approx(wanted, rel=2e-4)
         assert spread.largest == columns[name].max()
     a, b = columns["log_prob_a"], columns["log_prob_b"]
-    assert found.nats_a == pytest.approx(estimate(-a), rel=1e-6)
+    assert pair(found.nats_a) == pytest.approx(estimate(-a), rel=1e-6)
     assert found.perplexity_a.value == pytest.approx(math.exp(-a.mean()))
     assert found.perplexity_b.value == pytest.approx(math.exp(-b.mean()))
     ratio = estimate(b - a)
     assert found.perplexity_ratio.value == pytest.approx(found.perplexity_a.value / found.perplexity_b.value)
-    assert found.perplexity_ratio.error == pytest.approx(found.perplexity_ratio.value * ratio.error, rel=1e-6)
-    assert found.same_top == pytest.approx(estimate(1.0 * (columns["top_a"] == columns["top_b"])), rel=1e-6)
+    assert found.perplexity_ratio.standard_error == pytest.approx(math.exp(ratio[0]) * ratio[1], rel=1e-6)
+    assert pair(found.same_top) == pytest.approx(estimate(1.0 * (columns["top_a"] == columns["top_b"])), rel=1e-6)
     assert found.correlation == pytest.approx(np.corrcoef(a, b)[0, 1])
     change = np.exp(a) - np.exp(b)
-    assert found.probability_change == pytest.approx(estimate(change), rel=1e-6)
+    assert pair(found.probability_change) == pytest.approx(estimate(change), rel=1e-6)
     assert found.probability_change_rms == pytest.approx(math.sqrt((change**2).mean()))
     # The first token of an answer is predicted alike for both answers, whatever it is.
     apart = np.maximum(columns["kl_a_b"], columns["kl_b_a"])
@@ -189,10 +193,10 @@ def test_the_other_way_round_directions_and_the_ratio_are_swapped(both: tuple[st
 def test_a_model_and_itself_are_apart_by_exactly_nothing(both: tuple[str, str], pairs: Path) -> None:
     found, text = run((both[0], both[0]), data=pairs, worst=1)
     for spread in found.divergences.values():
-        assert spread.mean == (0, 0)
+        assert (spread.mean.value, spread.mean.standard_error) == (0, 0)
         assert {*spread.percentiles.values(), spread.largest} == {0}
-    assert found.perplexity_ratio == (1, 0)
-    assert found.same_top == (1, 0)
+    for estimate in (found.perplexity_ratio, found.same_top):
+        assert (estimate.value, estimate.standard_error) == (1, 0)
     assert found.correlation == 1
     assert "0 ± 0" in text
 
@@ -206,7 +210,9 @@ def test_the_result_does_not_depend_on_the_cut_into_blocks(
     monkeypatch.setattr(texts_module, "LOOKED_AT_ONCE", 2)
     cut = run(both, data=pairs)[0]
     assert cut.texts == whole.texts
-    assert cut.divergences["kl_a_b"].mean == pytest.approx(whole.divergences["kl_a_b"].mean, rel=1e-5)
+    for name in ("value", "standard_error"):
+        got, wanted = (getattr(of.divergences["kl_a_b"].mean, name) for of in (cut, whole))
+        assert got == pytest.approx(wanted, rel=1e-5)
     assert cut.correlation == pytest.approx(whole.correlation, abs=1e-6)
     assert [token.position for token in cut.worst] == [token.position for token in whole.worst]
 
@@ -388,8 +394,8 @@ def test_json_holds_what_is_printed_and_nothing_else_goes_to_standard_output(
 
 def test_infinity_is_written_to_json_by_name(both: tuple[str, str], pairs: Path) -> None:
     found, text = run(both, data=pairs, last=1, as_json=True)
-    assert math.isnan(found.divergences["kl_a_b"].mean.error)
-    assert json.loads(text)["divergences"]["kl_a_b"]["mean"]["error"] == "nan"
+    assert math.isnan(found.divergences["kl_a_b"].mean.standard_error)
+    assert json.loads(text)["divergences"]["kl_a_b"]["mean"]["standard_error"] == "nan"
 
 
 def test_the_worst_tokens_are_shown_in_context(both: tuple[str, str], pairs: Path) -> None:
@@ -425,7 +431,7 @@ def test_what_is_printed_fits_eighty_columns(both: tuple[str, str], pairs: Path)
     ],
 )
 def test_errors_have_two_digits_and_values_as_many_places(value: float, error: float, text: str) -> None:
-    assert shown(Estimate(value, error)) == text
+    assert shown(Estimate(value, error, 1, UNBIASED)) == text
 
 
 def test_a_report_with_another_ending_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:

@@ -28,14 +28,14 @@ def test_a_mean_and_its_error_are_those_worked_out_by_hand() -> None:
     """Documents (1, 3) and (8): mean 4; residuals 4 - 8 and 8 - 4; root of 2 (16 + 16) by 3 tokens."""
     mean = means_of([np.array([1.0, 3.0]), np.array([8.0])]).mean("x")
     assert mean.value == 4
-    assert mean.error == pytest.approx(math.sqrt(64) / 3)
+    assert mean.standard_error == pytest.approx(math.sqrt(64) / 3)
 
 
 def test_documents_of_one_token_have_the_standard_error_of_a_mean() -> None:
     values = DRAW.normal(size=50)
     mean = means_of([np.array([value]) for value in values]).mean("twice")
     assert mean.value == pytest.approx(2 * values.mean())
-    assert mean.error == pytest.approx(2 * values.std(ddof=1) / math.sqrt(50))
+    assert mean.standard_error == pytest.approx(2 * values.std(ddof=1) / math.sqrt(50))
 
 
 def test_the_error_of_a_mean_is_that_of_a_jackknife_over_documents() -> None:
@@ -44,14 +44,14 @@ def test_the_error_of_a_mean_is_that_of_a_jackknife_over_documents() -> None:
     sums, tokens = np.array([d.sum() for d in documents]), np.array([len(d) for d in documents])
     without = (sums.sum() - sums) / (tokens.sum() - tokens)
     jackknife = math.sqrt(399 / 400 * ((without - without.mean()) ** 2).sum())
-    error = means_of(documents).mean("x").error
+    error = means_of(documents).mean("x").standard_error
     assert error == pytest.approx(jackknife, rel=0.01)
     together = np.concatenate(documents)
     assert error > 1.5 * together.std() / math.sqrt(len(together))
 
 
 def test_one_document_has_no_error_and_none_no_mean() -> None:
-    assert math.isnan(means_of(DOCUMENTS[:1]).mean("x").error)
+    assert math.isnan(means_of(DOCUMENTS[:1]).mean("x").standard_error)
     assert math.isnan(means_of([np.array([])]).mean("x").value)
 
 
@@ -60,8 +60,8 @@ def test_an_infinite_value_makes_the_mean_infinite_and_leaves_the_others() -> No
     means.add({"x": np.array([1.0, math.inf]), "y": np.array([1.0, 3.0])})
     means.add({"x": np.array([1.0]), "y": np.array([2.0])})
     assert means.mean("x").value == math.inf
-    assert math.isnan(means.mean("x").error)
-    assert means.mean("y") == (2, 0)
+    assert math.isnan(means.mean("x").standard_error)
+    assert (means.mean("y").value, means.mean("y").standard_error) == (2, 0)
 
 
 PERCENTS = [50, 90, 99, 99.9, 100]

@@ -11,8 +11,8 @@ import numpy as np
 def array_namespace(*arrays: Any) -> Any:
     """The array library of all `arrays`; numbers and None among them belong to any.
 
-    As `array_api_compat.array_namespace`, but NumPy itself for its own arrays, a namespace of the standard from 2.1 on: importing `array_api_compat.numpy` takes
-    longer than importing NumPy, and than most commands.
+    As `array_api_compat.array_namespace`, but NumPy itself (a namespace of the standard from 2.1 on) for its own
+    arrays: importing `array_api_compat.numpy` takes longer than importing NumPy, and than most commands.
     """
     numpys = [isinstance(array, np.ndarray | np.generic) for array in arrays]  # numpy.float64 is a float too
     others = (array for array, is_numpy in zip(arrays, numpys, strict=True) if not is_numpy)

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -24,11 +24,11 @@ from transformers import PreTrainedTokenizerFast
 from kilter.data.reading import read_texts
 from kilter.data.records import Origin
 from kilter.data.tables import check_table_path, table_in_parts
+from kilter.divergence.estimates import Estimate
 from kilter.errors import NonFiniteError
 from kilter.measure.config import CompareConfig
 from kilter.measure.facts import as_json
 from kilter.measure.rows import whole_rows
-from kilter.measure.statistics import Estimate
 from kilter.measure.streams import Correlation, DocumentMeans, Percentiles
 from kilter.measure.texts import Passage, TextFacts, Texts
 from kilter.measure.vocabularies import Sides, check_same_heads, check_same_tokens
@@ -303,7 +303,7 @@ class Comparing:
     ) -> Comparison:
         """What was found so far."""
         mean = self._means.mean
-        nats_a, nats_b = (Estimate(-found.value, found.error) for found in (mean("log_prob_a"), mean("log_prob_b")))
+        nats_a, nats_b = (replace(found, value=-found.value) for found in map(mean, ("log_prob_a", "log_prob_b")))
         return Comparison(
             model_a=model_a,
             model_b=model_b,
@@ -341,7 +341,7 @@ DERIVED: Mapping[str, Callable[[Columns], NDArray[Any]]] = {
 def _exponential(log: Estimate) -> Estimate:
     """exp of an estimate, with the error that it has to first order."""
     value = math.exp(log.value) if log.value < 700 else math.inf
-    return Estimate(value, value * log.error)
+    return replace(log, value=value, standard_error=value * log.standard_error)
 
 
 class _Words:

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kilter.data.formats import printable
+from kilter.divergence.estimates import Estimate
 from kilter.measure.compare import PERCENTS, Comparison, Spread, Token
 from kilter.measure.config import CompareConfig
-from kilter.measure.statistics import Estimate
 
 BESIDE = 3  # divergences in a table
 CONTEXT_SHOWN = 70  # characters, of its end
@@ -120,7 +120,7 @@ def number(value: float) -> str:
 
 def shown(estimate: Estimate) -> str:
     """A value and its error, in as many places as two digits of the error need."""
-    value, error = estimate
+    value, error = estimate.value, estimate.standard_error
     if not math.isfinite(error) or not math.isfinite(value):
         return number(value)
     if error == 0:

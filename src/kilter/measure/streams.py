@@ -9,13 +9,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kilter.measure.statistics import Estimate
+from kilter.divergence.estimates import Estimate
 
 Floats: TypeAlias = NDArray[np.float64]
 
 # Bits of a float32's fraction that tell bins apart: 2^12 bins for each power of two, 8 MiB of counts in all.
 FRACTION_BITS = 12
 DROPPED = 23 - FRACTION_BITS
+
+
+OVER_DOCUMENTS = "a mean over tokens, with its error over documents; its bias falls as 1 / documents"
 
 
 class DocumentMeans:
@@ -48,15 +51,13 @@ class DocumentMeans:
 
     def mean(self, name: str) -> Estimate:
         """The mean over tokens and its standard error: NaN for one document, and where a value is not finite."""
-        if not self.tokens:
-            return Estimate(math.nan, math.nan)
         place = self._names[name]
-        mean = float(self._sum[place]) / self.tokens
+        mean = float(self._sum[place]) / self.tokens if self.tokens else math.nan
         if self.documents < 2 or not math.isfinite(mean):
-            return Estimate(mean, math.nan)
+            return Estimate(mean, math.nan, self.tokens, OVER_DOCUMENTS)
         squares = float(self._squares[place]) - 2 * mean * float(self._products[place]) + mean**2 * self._squared_tokens
         between = self.documents / (self.documents - 1) * max(squares, 0.0)
-        return Estimate(mean, math.sqrt(between) / self.tokens)
+        return Estimate(mean, math.sqrt(between) / self.tokens, self.tokens, OVER_DOCUMENTS)
 
 
 class Percentiles:
