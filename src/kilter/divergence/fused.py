@@ -10,6 +10,8 @@ Axes: N rows, V outcomes.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,9 +24,12 @@ from kilter.divergence.power import kl_sum
 
 RowSum = Callable[[Pair], Any]
 
-# Logits of a block: four arrays of this many float32 fit two cores' second-level caches.
-CPU_BLOCK = 1 << 17
+# Logits of a block, for each thread: a few arrays of this many float32 fit a core's second-level cache.
+CPU_BLOCK = 1 << 16
 DEVICE_BLOCK = 1 << 24
+
+# Bytes of a tensor for which huge pages are asked.
+HUGE_FROM = 1 << 23
 
 # Sums of exp(logit) in which nothing that counts has overflowed or been lost.
 SAFE_SUM = (1e-20, 1e30)
@@ -45,7 +50,8 @@ def sum_rows(z_p: Tensor, z_q: Tensor, row_sum: RowSum, keep: Tensor | None) -> 
 
 def _blocks(rows: int, like_NV: Tensor) -> Iterator[slice]:
     """Slices of so many rows; an empty one where there are none."""
-    size = max(1, (CPU_BLOCK if like_NV.device.type == "cpu" else DEVICE_BLOCK) // like_NV.shape[1])
+    block = CPU_BLOCK * torch.get_num_threads() if like_NV.device.type == "cpu" else DEVICE_BLOCK
+    size = max(1, block // like_NV.shape[1])
     return (slice(i, min(i + size, rows)) for i in range(0, max(1, rows), size))
 
 
@@ -104,7 +110,7 @@ class _Rows(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _twice_differentiable(ctx, grad_N)
         inputs, wanted = ctx.saved_tensors, ctx.needs_input_grad[:2]
-        results = [torch.empty_like(z) if want else None for z, want in zip(inputs, wanted, strict=True)]
+        results = [_empty_like(z) if want else None for z, want in zip(inputs, wanted, strict=True)]
         for i in _blocks(len(grad_N), inputs[0]):
             keep = None if ctx.keep is None else ctx.keep[i]
             found = _gradients(ctx.row_sum, [z[i] for z in inputs], wanted, keep, grad_N[i])
@@ -129,8 +135,7 @@ class _KL(torch.autograd.Function):
         if keep is not None:
             near, hard = near & keep, hard & keep
             value = value.masked_fill(~keep, 0.0)
-        for rows in _chosen(near, z_p):
-            value[rows] = _centred(z_p[rows], z_q[rows], sum_p[rows], log_growth[rows])
+        _centred(z_p, z_q, sum_p, log_growth, near, value)
         hard |= near & ~(value > CENTRED_KEEPS)  # NaN too
         for rows in _chosen(hard, z_p):
             value[rows] = _value(row_sum, (z_p[rows].double(), z_q[rows].double()), None)
@@ -145,20 +150,20 @@ class _KL(torch.autograd.Function):
             return _twice_differentiable(ctx, grad_N)
         z_p, z_q, sum_p, sum_q, mean = ctx.saved_tensors
         wanted, inputs = ctx.needs_input_grad[:2], (z_p, z_q)
-        results = [torch.empty_like(z) if want else None for z, want in zip(inputs, wanted, strict=True)]
-        scale_p, scale_q = ((grad_N / s).float()[:, None] for s in (sum_p, sum_q))
+        results = [_empty_like(z) if want else None for z, want in zip(inputs, wanted, strict=True)]
+        minus_p, scale_q = ((grad_N / s).float()[:, None] for s in (-sum_p, sum_q))
         centre = mean.float()[:, None]
         work_p, work = (_work(z_p) for _ in range(2))
         for i in _blocks(len(z_p), z_p):
             x, y = z_p[i].float(), z_q[i].float()
-            p = torch.exp(x, out=work_p[: len(x)]).mul_(scale_p[i])
+            minus = torch.exp(x, out=work_p[: len(x)]).mul_(minus_p[i])
             if wanted[0]:
                 into = _target(results[0], i, work)
-                torch.sub(x, y, out=into).add_(centre[i]).mul_(p)
+                torch.sub(y, x, out=into).sub_(centre[i]).mul_(minus)
                 _store(results[0], i, into)
             if wanted[1]:
                 into = _target(results[1], i, work)
-                torch.exp(y, out=into).mul_(scale_q[i]).sub_(p)
+                torch.addcmul(minus, torch.exp(y, out=into), scale_q[i], out=into)
                 _store(results[1], i, into)
         _mend(ctx, inputs, results, grad_N)
         return *results, None, None
@@ -180,6 +185,18 @@ def _mend(ctx: Any, inputs: tuple[Tensor, Tensor], results: list[Tensor | None],
 def _work(z_NV: Tensor) -> Tensor:
     rows = next(_blocks(len(z_NV), z_NV))
     return torch.empty(rows.stop, z_NV.shape[1], device=z_NV.device)
+
+
+def _empty_like(z_NV: Tensor) -> Tensor:
+    """A tensor for gradients, in huge pages where Linux has them for the asking: touching a tensor of this size for the
+    first time costs as much as filling it otherwise."""
+    result = torch.empty_like(z_NV)
+    advice = getattr(mmap, "MADV_HUGEPAGE", None)
+    if advice is not None and result.device.type == "cpu" and result.nbytes >= HUGE_FROM:
+        first = -(-result.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        whole = (result.data_ptr() + result.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(whole), advice)
+    return result
 
 
 def _target(result: Tensor | None, rows: slice, work: Tensor) -> Tensor:
@@ -207,12 +224,16 @@ def _sums(z_p: Tensor, z_q: Tensor) -> Tensor:
     return sums_3N.double()
 
 
-def _centred(z_p: Tensor, z_q: Tensor, sum_p: Tensor, log_growth: Tensor) -> Tensor:
-    """sum p (expm1(d) - d) with d = z_q - z_p - log_growth: an error e of log_growth adds no more than e^2 / 2."""
-    x, y = z_p.float(), z_q.float()
-    d = (y - x).sub_(log_growth.float()[:, None])
-    terms = torch.expm1(d).sub_(d).mul_(x.exp())
-    return terms.sum(-1).double() / sum_p
+def _centred(z_p: Tensor, z_q: Tensor, sum_p: Tensor, log_growth: Tensor, flag_N: Tensor, value: Tensor) -> None:
+    """For flagged rows sum p (expm1(d) - d), where d = z_q - z_p - log_growth: an error e of log_growth adds no more
+    than e^2 / 2 to it."""
+    works = [_work(z_p) for _ in range(3)]
+    shift = log_growth.float()[:, None]
+    for rows in _chosen(flag_N, z_p):
+        p, d, growth = (work[: len(rows)] for work in works)
+        d.copy_(z_q[rows]).sub_(p.copy_(z_p[rows])).sub_(shift[rows])
+        torch.expm1(d, out=growth).sub_(d).mul_(p.exp_())
+        value[rows] = growth.sum(-1).double() / sum_p[rows]
 
 
 def _chosen(flag_N: Tensor, z_NV: Tensor) -> Iterator[Tensor]:
