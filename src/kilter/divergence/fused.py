@@ -59,7 +59,7 @@ def _blocks(rows: int, like_NV: Tensor) -> Iterator[slice]:
 
 
 def _shared(work: Callable[[Iterator[slice]], None], rows: int, like_NV: Tensor) -> None:
-    """Call `work` on the blocks of so many rows: on a CPU in as many threads as PyTorch has, each taking the next block.
+    """Call `work` on the blocks of so many rows: on a CPU in as many threads as PyTorch has, each taking the next.
 
     A thread's operations then wait for no other thread. Split each among the threads, operations as short as these
     would wait for the slowest thousands of times, which on a machine that has other work to do takes milliseconds.
