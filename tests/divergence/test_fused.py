@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -168,3 +169,44 @@ def test_leading_axes_and_any_axis_go_through_blocks_as_they_are() -> None:
     torch.testing.assert_close(dv.kl(*map(Logits, split)), wanted.reshape(5, 8))
     torch.testing.assert_close(dv.kl(Logits(z.T), Logits(y.T), axis=0), wanted)
     assert dv.kl(Logits(z[:0]), Logits(y[:0])).shape == (0,)
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("name", ["kl", "js"])
+@pytest.mark.parametrize("noise", [None, 1e-2])
+def test_threads_change_nothing_and_are_left_as_they_were(name: str, noise: float | None) -> None:
+    z, y, grad = made(torch.float32, noise)
+    results = value_and_gradients(FUNCTIONS[name], z, y, grad)
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(1)
+    for got, want in zip(results, value_and_gradients(FUNCTIONS[name], z, y, grad), strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_threads_to_come_have_as_many_as_before() -> None:
+    z, y, _ = made(torch.float32, None)
+    dv.kl(Logits(z), Logits(y))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 3
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_blocks_go_through_in_inference_mode_and_where_something_fails_it_is_said() -> None:
+    z, y, _ = made(torch.float32, None)
+    with torch.inference_mode():
+        assert torch.equal(dv.kl(Logits(z), Logits(y)), dv.kl(Logits(z.clone()), Logits(y.clone())))
+
+    def fails(pair: Any) -> Tensor:
+        raise RuntimeError("a sum that fails")
+
+    with pytest.raises(RuntimeError, match="a sum that fails"):
+        fused.sum_rows(z, y, fails, None)

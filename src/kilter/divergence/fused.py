@@ -10,7 +10,13 @@ Axes: N rows, V outcomes.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Barrier
 from typing import Any
 
 import torch
@@ -22,9 +28,12 @@ from kilter.divergence.power import kl_sum
 
 RowSum = Callable[[Pair], Any]
 
-# Logits of a block: four arrays of this many float32 fit two cores' second-level caches.
-CPU_BLOCK = 1 << 17
+# Logits of a block: a few arrays of this many float32 fit a core's second-level cache.
+CPU_BLOCK = 1 << 16
 DEVICE_BLOCK = 1 << 24
+
+# Bytes of a tensor for which huge pages are asked.
+HUGE_FROM = 1 << 23
 
 # Sums of exp(logit) in which nothing that counts has overflowed or been lost.
 SAFE_SUM = (1e-20, 1e30)
@@ -47,6 +56,48 @@ def _blocks(rows: int, like_NV: Tensor) -> Iterator[slice]:
     """Slices of so many rows; an empty one where there are none."""
     size = max(1, (CPU_BLOCK if like_NV.device.type == "cpu" else DEVICE_BLOCK) // like_NV.shape[1])
     return (slice(i, min(i + size, rows)) for i in range(0, max(1, rows), size))
+
+
+def _shared(work: Callable[[Iterator[slice]], None], rows: int, like_NV: Tensor) -> None:
+    """Call `work` on the blocks of so many rows: on a CPU in as many threads as PyTorch has, each taking the next.
+
+    A thread's operations then wait for no other thread. Split each among the threads, operations as short as these
+    would wait for the slowest thousands of times, which on a machine that has other work to do takes milliseconds.
+    """
+    blocks = list(_blocks(rows, like_NV))
+    threads = torch.get_num_threads() if like_NV.device.type == "cpu" else 1
+    if threads == 1 or len(blocks) <= threads:
+        work(iter(blocks))
+        return
+    queue, inference = iter(blocks), torch.is_inference_mode_enabled()
+
+    def share() -> None:
+        with torch.inference_mode(inference), torch.no_grad():  # which are a thread's own
+            work(queue)
+
+    for done in [_workers(threads, os.getpid()).submit(share) for _ in range(threads)]:
+        done.result()
+
+
+@cache
+def _workers(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads whose operations are not split further. `process` is there because threads do not survive a fork."""
+    ready = Barrier(threads + 1)
+
+    def settle() -> None:
+        torch.get_num_threads()  # a thread takes over the process's number at its first question
+        ready.wait()
+        torch.set_num_threads(1)  # its own number, but also that of threads to come
+        ready.wait()
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="kilter-rows")
+    settled = [pool.submit(settle) for _ in range(threads)]
+    ready.wait()
+    ready.wait()
+    torch.set_num_threads(threads)
+    for done in settled:
+        done.result()
+    return pool
 
 
 def _plain(row_sum: RowSum, inputs: Sequence[Tensor], keep: Tensor | None) -> Tensor:
@@ -95,21 +146,33 @@ class _Rows(torch.autograd.Function):
     def forward(ctx: Any, z_p: Tensor, z_q: Tensor, row_sum: RowSum, keep: Tensor | None) -> Tensor:
         ctx.save_for_backward(z_p, z_q)
         ctx.row_sum, ctx.keep = row_sum, keep
-        return torch.cat(
-            [_value(row_sum, (z_p[i], z_q[i]), None if keep is None else keep[i]) for i in _blocks(len(z_p), z_p)]
+        value = torch.empty(
+            len(z_p), dtype=torch.float64 if z_p.dtype == torch.float64 else torch.float32, device=z_p.device
         )
+
+        def work(blocks: Iterator[slice]) -> None:
+            for i in blocks:
+                value[i] = _value(row_sum, (z_p[i], z_q[i]), None if keep is None else keep[i])
+
+        _shared(work, len(z_p), z_p)
+        return value
 
     @staticmethod
     def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             return _twice_differentiable(ctx, grad_N)
         inputs, wanted = ctx.saved_tensors, ctx.needs_input_grad[:2]
-        results = [torch.empty_like(z) if want else None for z, want in zip(inputs, wanted, strict=True)]
-        for i in _blocks(len(grad_N), inputs[0]):
-            keep = None if ctx.keep is None else ctx.keep[i]
-            found = _gradients(ctx.row_sum, [z[i] for z in inputs], wanted, keep, grad_N[i])
-            for result, part in zip([r for r in results if r is not None], found, strict=True):
-                result[i] = part
+        results = [_empty_like(z) if want else None for z, want in zip(inputs, wanted, strict=True)]
+        made = [result for result in results if result is not None]
+
+        def work(blocks: Iterator[slice]) -> None:
+            for i in blocks:
+                keep = None if ctx.keep is None else ctx.keep[i]
+                found = _gradients(ctx.row_sum, [z[i] for z in inputs], wanted, keep, grad_N[i])
+                for result, part in zip(made, found, strict=True):
+                    result[i] = part
+
+        _shared(work, len(grad_N), inputs[0])
         return *results, None, None
 
 
@@ -129,8 +192,7 @@ class _KL(torch.autograd.Function):
         if keep is not None:
             near, hard = near & keep, hard & keep
             value = value.masked_fill(~keep, 0.0)
-        for rows in _chosen(near, z_p):
-            value[rows] = _centred(z_p[rows], z_q[rows], sum_p[rows], log_growth[rows])
+        _centred(z_p, z_q, sum_p, log_growth, near, value)
         hard |= near & ~(value > CENTRED_KEEPS)  # NaN too
         for rows in _chosen(hard, z_p):
             value[rows] = _value(row_sum, (z_p[rows].double(), z_q[rows].double()), None)
@@ -145,21 +207,25 @@ class _KL(torch.autograd.Function):
             return _twice_differentiable(ctx, grad_N)
         z_p, z_q, sum_p, sum_q, mean = ctx.saved_tensors
         wanted, inputs = ctx.needs_input_grad[:2], (z_p, z_q)
-        results = [torch.empty_like(z) if want else None for z, want in zip(inputs, wanted, strict=True)]
-        scale_p, scale_q = ((grad_N / s).float()[:, None] for s in (sum_p, sum_q))
+        results = [_empty_like(z) if want else None for z, want in zip(inputs, wanted, strict=True)]
+        minus_p, scale_q = ((grad_N / s).float()[:, None] for s in (-sum_p, sum_q))
         centre = mean.float()[:, None]
-        work_p, work = (_work(z_p) for _ in range(2))
-        for i in _blocks(len(z_p), z_p):
-            x, y = z_p[i].float(), z_q[i].float()
-            p = torch.exp(x, out=work_p[: len(x)]).mul_(scale_p[i])
-            if wanted[0]:
-                into = _target(results[0], i, work)
-                torch.sub(x, y, out=into).add_(centre[i]).mul_(p)
-                _store(results[0], i, into)
-            if wanted[1]:
-                into = _target(results[1], i, work)
-                torch.exp(y, out=into).mul_(scale_q[i]).sub_(p)
-                _store(results[1], i, into)
+
+        def work(blocks: Iterator[slice]) -> None:
+            work_p, work_other = (_work(z_p) for _ in range(2))
+            for i in blocks:
+                x, y = z_p[i].float(), z_q[i].float()
+                minus = torch.exp(x, out=work_p[: len(x)]).mul_(minus_p[i])
+                if wanted[0]:
+                    into = _target(results[0], i, work_other)
+                    torch.sub(y, x, out=into).sub_(centre[i]).mul_(minus)
+                    _store(results[0], i, into)
+                if wanted[1]:
+                    into = _target(results[1], i, work_other)
+                    torch.addcmul(minus, torch.exp(y, out=into), scale_q[i], out=into)
+                    _store(results[1], i, into)
+
+        _shared(work, len(z_p), z_p)
         _mend(ctx, inputs, results, grad_N)
         return *results, None, None
 
@@ -182,6 +248,18 @@ def _work(z_NV: Tensor) -> Tensor:
     return torch.empty(rows.stop, z_NV.shape[1], device=z_NV.device)
 
 
+def _empty_like(z_NV: Tensor) -> Tensor:
+    """A tensor for gradients, in huge pages where Linux has them for the asking: touching a tensor of this size for the
+    first time costs as much as filling it otherwise."""
+    result = torch.empty_like(z_NV)
+    advice = getattr(mmap, "MADV_HUGEPAGE", None)
+    if advice is not None and result.device.type == "cpu" and result.nbytes >= HUGE_FROM:
+        first = -(-result.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        whole = (result.data_ptr() + result.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(whole), advice)
+    return result
+
+
 def _target(result: Tensor | None, rows: slice, work: Tensor) -> Tensor:
     """Where a block's float32 gradient is formed: in the result itself, if that is its type."""
     assert result is not None
@@ -197,22 +275,35 @@ def _sums(z_p: Tensor, z_q: Tensor) -> Tensor:
     """(3, N) in float64: sums of exp z_p, of exp z_q, and of exp z_p (z_q - z_p). No largest logit is subtracted:
     where one is needed the sums are not safe, and not used."""
     sums_3N = torch.empty(3, len(z_p), device=z_p.device)
-    work_p, work_q = (_work(z_p) for _ in range(2))
-    for i in _blocks(len(z_p), z_p):
-        x, y = z_p[i].float(), z_q[i].float()
-        p, q = torch.exp(x, out=work_p[: len(x)]), torch.exp(y, out=work_q[: len(x)])
-        torch.sum(p, -1, out=sums_3N[0, i])
-        torch.sum(q, -1, out=sums_3N[1, i])
-        torch.sum(torch.sub(y, x, out=q).mul_(p), -1, out=sums_3N[2, i])
+
+    def work(blocks: Iterator[slice]) -> None:
+        work_p, work_q = (_work(z_p) for _ in range(2))
+        for i in blocks:
+            x, y = z_p[i].float(), z_q[i].float()
+            p, q = torch.exp(x, out=work_p[: len(x)]), torch.exp(y, out=work_q[: len(x)])
+            torch.sum(p, -1, out=sums_3N[0, i])
+            torch.sum(q, -1, out=sums_3N[1, i])
+            torch.sum(torch.sub(y, x, out=q).mul_(p), -1, out=sums_3N[2, i])
+
+    _shared(work, len(z_p), z_p)
     return sums_3N.double()
 
 
-def _centred(z_p: Tensor, z_q: Tensor, sum_p: Tensor, log_growth: Tensor) -> Tensor:
-    """sum p (expm1(d) - d) with d = z_q - z_p - log_growth: an error e of log_growth adds no more than e^2 / 2."""
-    x, y = z_p.float(), z_q.float()
-    d = (y - x).sub_(log_growth.float()[:, None])
-    terms = torch.expm1(d).sub_(d).mul_(x.exp())
-    return terms.sum(-1).double() / sum_p
+def _centred(z_p: Tensor, z_q: Tensor, sum_p: Tensor, log_growth: Tensor, flag_N: Tensor, value: Tensor) -> None:
+    """For flagged rows sum p (expm1(d) - d), where d = z_q - z_p - log_growth: an error e of log_growth adds no more
+    than e^2 / 2 to it."""
+    shift, rows_near = log_growth.float()[:, None], flag_N.nonzero()[:, 0]
+
+    def work(blocks: Iterator[slice]) -> None:
+        works = [_work(z_p) for _ in range(3)]
+        for i in blocks:
+            rows = rows_near[i]
+            p, d, growth = (part[: len(rows)] for part in works)
+            d.copy_(z_q[rows]).sub_(p.copy_(z_p[rows])).sub_(shift[rows])
+            torch.expm1(d, out=growth).sub_(d).mul_(p.exp_())
+            value[rows] = growth.sum(-1).double() / sum_p[rows]
+
+    _shared(work, len(rows_near), z_p)
 
 
 def _chosen(flag_N: Tensor, z_NV: Tensor) -> Iterator[Tensor]:
