@@ -25,6 +25,7 @@ from kilter.cli import app
 from test_cli import KILTER
 
 DOCS = ROOT / "docs"
+ESTIMATING = DOCS / "concepts" / "estimating-divergences.md"
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 QUICKSTART, QUICKSTART_ZH = DOCS / "quickstart.md", DOCS / "zh" / "quickstart.md"
 YOUR_DATA, YOUR_MODEL, TRAINING, FAQ, API = (
@@ -222,6 +223,20 @@ def test_python_of_the_questions_and_the_reference_runs(tmp_path: Path) -> None:
     assert table == "1 0.5\n"
     assert tree == "5 nodes for 8 tokens\n"
     assert pairs.startswith("pairs.jsonl: 1 pair, ")
+
+
+NUMBER = re.compile(r"-?\d+\.?\d*")
+
+
+def test_estimates_are_printed_as_the_page_has_them(tmp_path: Path) -> None:
+    """Words alike; numbers nearly, since a critic is trained with the rounding of its machine."""
+    page = blocks(ESTIMATING)
+    code, printed = ("\n".join(b.text for b in page if b.language == language) for language in ("python", "text"))
+    (output,) = run_all([["python", code]], tmp_path)
+    output, printed = output.strip(), re.sub(r"\n+", "\n", printed).strip()
+    assert NUMBER.sub("0", output).split() == NUMBER.sub("0", printed).split()
+    numbers, wanted = ([float(number) for number in NUMBER.findall(text)] for text in (output, printed))
+    assert numbers == pytest.approx(wanted, rel=0.1, abs=0.02)
 
 
 def test_docstring_examples_are_true() -> None:

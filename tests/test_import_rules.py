@@ -33,6 +33,8 @@ LIGHT = re.compile(
     r"kilter(\.cli|\.commands|\.flags|\.errors|\.(data|tokens|divergence)(\..+)?|\.\w+\.config|\.train\.machine)?"
 )
 HEAVY = {"torch", "transformers"}
+# Modules beside light ones that are for PyTorch alone, and imported when its tensors come.
+FOR_TORCH = {"kilter.divergence.fused"}
 # What only some light modules may load.
 TEXT_LIBRARIES = {"tokenizers", "jinja2"}
 READS_TEXT = {"kilter.tokens.rendering", "kilter.tokens.encoding"}
@@ -106,7 +108,7 @@ def heavy_loads(source: Path) -> list[str]:
     """Light modules that load what they must not, each with the chain of imports that does."""
     modules = modules_of(source)
     found = []
-    for start in filter(LIGHT.fullmatch, modules):
+    for start in set(filter(LIGHT.fullmatch, modules)) - FOR_TORCH:
         chain_to = {start: start}
         pending = [start]
         while pending:

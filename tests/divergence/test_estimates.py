@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -44,3 +46,9 @@ def test_bits_are_nats_over_log_2() -> None:
 def test_tensors_of_any_precision_are_summed_in_float64(dtype: torch.dtype) -> None:
     values = torch.full((4096,), 0.1, dtype=dtype, requires_grad=True)
     assert mean_estimate(values).value == pytest.approx(values[0].item(), rel=1e-14)
+
+
+def test_importing_the_package_loads_none_of_the_libraries_that_a_few_estimates_need() -> None:
+    code = "import kilter.divergence, sys; print(sorted({'torch', 'scipy', 'jax'} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"

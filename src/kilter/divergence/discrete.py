@@ -12,16 +12,19 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_torch_array
 
-from kilter.divergence.distributions import Distribution, detached, on_host, required
+from kilter.divergence.distributions import Distribution, Logits, detached, on_host, required
 from kilter.divergence.forms import Form, Pair, form_of
 from kilter.divergence.mixture import mixture_sum
-from kilter.divergence.power import power_integral, power_sum
+from kilter.divergence.power import kl_sum, log_sum_exp, power_integral, power_sum
 from kilter.divergence.rows import Options, RowOptions, Unit
 from kilter.errors import DistributionError
 
 Array = Any
+
+# From this many PyTorch logits on, they are worked on in blocks.
+LARGE = 1 << 16
 
 
 def expectation(p: Array, value: Array) -> Array:
@@ -78,7 +81,7 @@ def kl(p: Distribution, q: Distribution, *, unit: Unit = "nats", **options: Unpa
     >>> round(float(kl(p, q)), 7), round(float(kl(q, p)), 7)
     (0.0871767, 0.0822829)
     """
-    return of_two(p, q, options, unit, lambda pair: power_sum(pair, 1.0))
+    return of_two(p, q, options, unit, kl_sum)
 
 
 def jeffreys(p: Distribution, q: Distribution, *, unit: Unit = "nats", **options: Unpack[Options]) -> Array:
@@ -90,7 +93,7 @@ def jeffreys(p: Distribution, q: Distribution, *, unit: Unit = "nats", **options
     >>> round(float(jeffreys(Probs([0.2, 0.8]), Probs([0.8, 0.2]))), 6)  # 1.2 log 4
     1.663553
     """
-    return of_two(p, q, options, unit, lambda pair: power_sum(pair, 1.0) + power_sum(pair.swapped, 1.0))
+    return of_two(p, q, options, unit, lambda pair: kl_sum(pair) + kl_sum(pair.swapped))
 
 
 def js(
@@ -127,8 +130,10 @@ def generalised_js(
     """
     if not 0 <= weight <= 1:
         raise DistributionError(f"found weight {weight}; wanted one from 0 to 1")
-    if weight in (0, 1):
-        return of_two(p, q, options, unit, lambda pair: power_sum(pair, 1.0 - weight))
+    if weight == 0:
+        return kl(p, q, unit=unit, **options)
+    if weight == 1:
+        return kl(q, p, unit=unit, **options)
     return of_two(p, q, options, unit, lambda pair: mixture_sum(pair, weight) / (weight * (1 - weight)))
 
 
@@ -251,9 +256,38 @@ def of_one(p: Distribution, options: Options, unit: str, value: Callable[[Form],
 def of_two(p: Distribution, q: Distribution, options: Options, unit: str, value: Callable[[Pair], Array]) -> Array:
     """A function of two distributions, for each row; reduced as asked for."""
     settings = RowOptions(**options)
-    rows_p, rows_q = settings.read({"p": required(p, "p"), "q": required(q, "q")})
-    pair = Pair(form_of(p, rows_p, settings.smoothing), form_of(q, rows_q, settings.smoothing))
-    return settings.reduce(value(pair), settings.kept(rows_p), unit, lambda index: _mismatch(pair, index))
+    given = {"p": required(p, "p"), "q": required(q, "q")}
+    if _large_logits(p, q, settings):
+        rows_p, rows_q, values = _by_blocks(given, settings, value)
+    else:
+        rows_p, rows_q = settings.read(given)
+        values = value(Pair(form_of(p, rows_p, settings.smoothing), form_of(q, rows_q, settings.smoothing)))
+
+    def explain(index: tuple[int, ...]) -> str:
+        return _mismatch(form_of(p, rows_p[index], settings.smoothing), form_of(q, rows_q[index], settings.smoothing))
+
+    return settings.reduce(values, settings.kept(rows_p), unit, explain)
+
+
+def _large_logits(p: Distribution, q: Distribution, settings: RowOptions) -> bool:
+    """Whether both are PyTorch logits, too many to be worked on at once."""
+    alike = isinstance(p, Logits) and isinstance(q, Logits) and is_torch_array(p.values) and is_torch_array(q.values)
+    if not alike or settings.smoothing or p.values.dtype != q.values.dtype or p.values.shape != q.values.shape:
+        return False
+    return bool(p.values.numel() >= LARGE and p.values.is_floating_point() and p.values.device == q.values.device)
+
+
+def _by_blocks(
+    given: dict[str, Distribution], settings: RowOptions, value: Callable[[Pair], Array]
+) -> tuple[Array, Array, Array]:
+    from kilter.divergence import fused
+
+    rows_p, rows_q = settings.read(given, as_they_are=True)
+    values = fused.sum_rows(rows_p, rows_q, value, settings.kept(rows_p))
+    # The value of logits that are no distribution is no number; then they are looked at.
+    if settings.validate and bool(array_namespace(values).any(array_namespace(values).isnan(detached(values)))):
+        settings.read(given)
+    return rows_p, rows_q, values
 
 
 def _cross_entropy(pair: Pair) -> Array:
@@ -264,12 +298,12 @@ def _cross_entropy(pair: Pair) -> Array:
     return xp.where(missed, xp.full_like(values, float("inf")), values)
 
 
-def _mismatch(pair: Pair, index: tuple[int, ...]) -> str:
-    """Which outcome makes a row infinite."""
-    for one, other, names in ((pair.p, pair.q, "pq"), (pair.q, pair.p, "qp")):
-        outcomes = np.flatnonzero(on_host(one.possible[index] & ~other.possible[index]))
+def _mismatch(p: Form, q: Form) -> str:
+    """Which outcome makes a row's value infinite."""
+    for one, other, names in ((p, q, "pq"), (q, p, "qp")):
+        outcomes = np.flatnonzero(on_host(one.possible & ~other.possible))
         if len(outcomes):
-            found = f"{float(on_host(one.p[index])[outcomes[0]]):.6g} to outcome {outcomes[0]}"
+            found = f"{float(on_host(one.p)[outcomes[0]]):.6g} to outcome {outcomes[0]}"
             return f"{names[0]} gives probability {found}, and {names[1]} gives it 0"
     return "the value is too large for its type"
 
@@ -294,11 +328,11 @@ def _renyi(pair: Pair, order: float) -> Array:
     xp = array_namespace(pair.p.p)
     if order == 0:
         unseen = _unseen(pair)
-        shared = xp.any(pair.both, axis=-1) & (unseen < 1)
-        result = -xp.log1p(-xp.where(shared, unseen, xp.zeros_like(unseen)))
-        return xp.where(shared, result, xp.full_like(result, float("inf")))
+        few = unseen < 0.5
+        near = -xp.log1p(-xp.where(few, unseen, xp.zeros_like(unseen)))
+        return xp.where(few, near, -log_sum_exp(pair.q.log_p, pair.both))
     if order == 1:
-        return power_sum(pair, 1.0)
+        return kl_sum(pair)
     if math.isinf(order):
         largest = xp.max(xp.where(pair.both, -pair.log_ratio, xp.zeros_like(pair.log_ratio)), axis=-1)
         missed = xp.any(pair.p.possible & ~pair.q.possible, axis=-1)
@@ -307,7 +341,7 @@ def _renyi(pair: Pair, order: float) -> Array:
 
 
 def _tsallis(pair: Pair, order: float) -> Array:
-    return _unseen(pair) if 1 - order == 1 else order * power_sum(pair, order)
+    return _unseen(pair) if order == 0 else order * power_sum(pair, order)
 
 
 def _root(square: Array) -> Array:

@@ -47,15 +47,15 @@ class Distribution:
             raise DistributionError(f"found a single number as {self.noun}; wanted an array with an axis of outcomes")
         object.__setattr__(self, "values", values)
 
-    def rows(self, axis: int) -> Array:
-        """The values in the type of computation, outcomes along the last axis."""
+    def along(self, axis: int) -> Array:
+        """The values, with the outcomes of an axis along the last one."""
         xp, values = array_namespace(self.values), self.values
         if not -values.ndim <= axis < values.ndim:
             raise DistributionError(f"found axis {axis} for {self.noun} of shape {tuple(values.shape)}; there is none")
         values = values if axis in (-1, values.ndim - 1) else xp.moveaxis(values, axis, -1)
         if values.shape[-1] == 0:
             raise DistributionError(f"found {self.noun} of no outcomes, shape {tuple(self.values.shape)}; wanted some")
-        return xp.astype(values, computed_in(xp, values.dtype), copy=False)
+        return values
 
     @property
     def tolerance(self) -> float:

@@ -21,7 +21,7 @@ from kilter.divergence.discrete import absolute_sum, of_two
 from kilter.divergence.distributions import Distribution
 from kilter.divergence.forms import Pair, from_probabilities
 from kilter.divergence.mixture import mixture_sum
-from kilter.divergence.power import power_sum
+from kilter.divergence.power import kl_sum, power_sum
 from kilter.divergence.rows import Options
 from kilter.errors import DistributionError
 
@@ -103,7 +103,7 @@ def forward_kl() -> FDivergence:
     return FDivergence(
         "forward_kl",
         "t log t - t + 1",
-        lambda pair: power_sum(pair, 1.0),
+        kl_sum,
         at_zero=1.0,
         slope_at_infinity=math.inf,
         slope=lambda t: array_namespace(t).log(t),

@@ -26,17 +26,25 @@ def power_sum(pair: Pair, order: float) -> Array:
 
     Gradients are right at zeros from the inside (one-sided), but 0 where the true one is infinite.
     """
-    if order < 0.5:
-        return power_sum(pair.swapped, 1 - order)
+    return _power_sum(pair, order, 1 - order)
+
+
+def _power_sum(pair: Pair, order: float, rest: float, wanted: Array | None = None) -> Array:
+    """`rest` is 1 - order; the smaller of the two is exact. Rows that are not `wanted` get no value, nor gradient."""
+    if order < rest:
+        return _power_sum(pair.swapped, rest, order, wanted)
     xp = array_namespace(pair.p.p)
-    inner = power_terms(pair.p.p, pair.p.log_p, pair.difference, pair.log_ratio, 1 - order)
+    parts = (pair.difference, pair.log_ratio)
+    if wanted is not None:
+        parts = tuple(xp.where(wanted[..., None], part, xp.zeros_like(part)) for part in parts)
+    inner = power_terms(pair.p.p, pair.p.log_p, *parts, rest)
     # f(0) = 1 / a and f'(0) = -1 / (a - 1); f grows at last as t f'(inf), which is 1 / (1 - a) below 1.
     zero = xp.zeros_like(inner)
     without_p = pair.q.p / order
-    if order > 1:
-        without_p = without_p - xp.where(pair.q.possible, pair.p.p / (order - 1), zero)
+    if rest < 0:
+        without_p = without_p + xp.where(pair.q.possible, pair.p.p / rest, zero)
     infinite = xp.full_like(inner, float("inf"))
-    without_q = pair.p.p / (1 - order) if order < 1 else xp.where(pair.p.possible, infinite, zero)
+    without_q = pair.p.p / rest if rest > 0 else xp.where(pair.p.possible, infinite, zero)
     edge = xp.where(pair.p.possible, zero, without_p) + xp.where(pair.q.possible, zero, without_q)
     return xp.sum(xp.where(pair.both, inner, edge), axis=-1)
 
@@ -76,22 +84,27 @@ def _power(p: Array, log_p: Array, log_ratio: Array, b: float) -> Array:
         return xp.where(near, p * xp.expm1(small), xp.exp(log_p + exponent) - p) / b
 
 
+def kl_sum(pair: Pair) -> Array:
+    """KL(p, q) along the last axis."""
+    return power_sum(pair, 1.0)
+
+
 def power_integral(pair: Pair, order: float) -> Array:
     """log sum p^a q^(1-a) along the last axis, for a = `order` above 0 and other than 1.
 
     Near 0 it is log1p(a (a - 1) power_sum), which keeps the digits of small divergences.
     """
     xp = array_namespace(pair.p.p)
-    excess = order * (order - 1) * power_sum(pair, order)
-    near = abs(excess) < 0.5
-    plain = _log_sum_exp(pair.p.log_p + (1 - order) * pair.log_ratio, pair.both)
+    plain = log_sum_exp(pair.p.log_p + (1 - order) * pair.log_ratio, pair.both)
     if order > 1:
         missed = xp.any(pair.p.possible & ~pair.q.possible, axis=-1)
         plain = xp.where(missed, xp.full_like(plain, float("inf")), plain)
+    near = abs(plain) < 0.4
+    excess = order * (order - 1) * _power_sum(pair, order, 1 - order, near)
     return xp.where(near, xp.log1p(xp.where(near, excess, xp.zeros_like(excess))), plain)
 
 
-def _log_sum_exp(exponent: Array, counted: Array) -> Array:
+def log_sum_exp(exponent: Array, counted: Array) -> Array:
     """Over the counted outcomes; -inf where there are none."""
     xp = array_namespace(exponent)
     zero, nothing = xp.zeros_like(exponent), xp.full_like(exponent, -float("inf"))

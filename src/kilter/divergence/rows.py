@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from array_api_compat import array_namespace
 
-from kilter.divergence.distributions import Distribution, Smooth, detached, first, on_host, place
+from kilter.divergence.distributions import Distribution, Smooth, computed_in, detached, first, on_host, place
 from kilter.errors import DistributionError
 
 Array = Any
@@ -67,9 +67,12 @@ class RowOptions:
     def smoothing(self) -> float:
         return self.support.amount if isinstance(self.support, Smooth) else 0.0
 
-    def read(self, distributions: dict[str, Distribution]) -> list[Array]:
-        """Validated rows of numbers of one library, shape and type; rows that do not count are replaced."""
-        raw = [distribution.rows(self.axis) for distribution in distributions.values()]
+    def read(self, distributions: dict[str, Distribution], *, as_they_are: bool = False) -> list[Array]:
+        """Validated rows of numbers of one library, shape and type; rows that do not count are replaced.
+
+        as_they_are: neither looked at nor replaced, and in their own type.
+        """
+        raw = [distribution.along(self.axis) for distribution in distributions.values()]
         xp = common_namespace(raw, distributions)
         counts = {name: rows.shape[-1] for name, rows in zip(distributions, raw, strict=True)}
         if len(set(counts.values())) > 1:
@@ -82,7 +85,9 @@ class RowOptions:
                 f"{name} of shape {tuple(rows.shape)}" for name, rows in zip(counts, raw, strict=True)
             )
             raise DistributionError(f"found {shapes}; wanted rows that go together") from error
-        dtype = xp.result_type(*raw)
+        if as_they_are:
+            return raw
+        dtype = xp.result_type(*(computed_in(xp, rows.dtype) for rows in raw))
         raw = [xp.astype(rows, dtype, copy=False) for rows in raw]
         keep = self.kept(raw[0])
         result = []

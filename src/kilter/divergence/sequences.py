@@ -22,6 +22,8 @@ from kilter.divergence.estimates import Array, Estimate, Floats, floats, mean_es
 from kilter.divergence.gradients import stop_gradient
 from kilter.errors import DistributionError
 
+BIAS = "unbiased for sequences drawn from p as it is, at temperature 1"
+
 
 class SequenceKl(NamedTuple):
     """Two unbiased estimates of KL(p, q) of whole sequences from the same samples, in nats a sequence: by the exact KL
@@ -54,7 +56,7 @@ def kl_from_sequences(
         raise DistributionError(
             "token_kl and token_log_ratio differ in shape; give both for each token of each sequence"
         )
-    return SequenceKl(mean_estimate(kl_N, clusters=clusters), mean_estimate(log_ratio_N, clusters=clusters))
+    return SequenceKl(*(mean_estimate(sum_N, clusters=clusters, bias=BIAS) for sum_N in (kl_N, log_ratio_N)))
 
 
 def sequence_kl_loss(token_kl_NT: Array, log_prob_NT: Array, *, mask_NT: Array | None = None) -> Array:
