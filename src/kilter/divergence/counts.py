@@ -104,6 +104,6 @@ def _counts(value: object, name: str) -> Counts:
 
 def _shares(distribution: Distribution, smoothing: float = 0.0) -> _Shares:
     """Probabilities, and the number of samples behind them."""
-    row = on_host(distribution.rows(-1)).astype(np.float64)
+    row = on_host(distribution.along(-1)).astype(np.float64)
     samples = float(row.sum()) if isinstance(distribution, Counts) else math.inf
     return _Shares(floats(form_of(distribution, row, smoothing).p), samples)

@@ -115,7 +115,7 @@ def js(p: Any, q: Any, *, tolerance: float = TOLERANCE) -> Quadrature:
 
 
 def total_variation(p: Any, q: Any, *, tolerance: float = TOLERANCE) -> Quadrature:
-    """Total variation distance int |p - q| / 2, between 0 and 1."""
+    """Total variation distance, half the integral of the absolute p - q; between 0 and 1."""
     return _one(p, q, "total_variation", tolerance)
 
 
