@@ -13,6 +13,7 @@ BENCHMARKS = \
 	"evaluation.py" \
 	"ways_to_train.py --data $(DATA) --work $(BENCH_WORK)" \
 	"check.py --model $(BENCH_WORK)/8m --data $(DATA)/hh_harmless_test.jsonl.gz --work $(BENCH_WORK)" \
+	"compare.py --model $(BENCH_WORK)/8m --data $(DATA)/hh_harmless_test.jsonl.gz" \
 	"packing.py --model $(BENCH_WORK)/8m --data $(DATA)/hh_harmless_test.jsonl.gz"
 
 PIP_INSTALL = $(VENV)/bin/python -m pip install -c constraints.txt

@@ -32,8 +32,9 @@ def row(shape: str, pairs: int, runs: int) -> str:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from kilter.model.head import KL_POLICY_REFERENCE, KL_REFERENCE_POLICY, LOG_PROB, REFERENCE_LOG_PROB, chunk_rows
+    from kilter.model.head import chunk_rows
     from kilter.model.prepared import PreparedTree
+    from kilter.model.row_functions import KL_POLICY_REFERENCE, KL_REFERENCE_POLICY, LOG_PROB, REFERENCE_LOG_PROB
     from kilter.model.scorer import Scorer
     from kilter.tokens.sequence import TokenSequence
     from kilter.tokens.tree import TokenTree

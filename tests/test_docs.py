@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,18 @@ DOCS = ROOT / "docs"
 ESTIMATING = DOCS / "concepts" / "estimating-divergences.md"
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 QUICKSTART, QUICKSTART_ZH = DOCS / "quickstart.md", DOCS / "zh" / "quickstart.md"
-YOUR_DATA, YOUR_MODEL, TRAINING, FAQ, API = (
+DIVERGENCE = DOCS / "concepts" / "divergence.md"
+YOUR_DATA, YOUR_MODEL, TRAINING, COMPARING, WHICH_LOSS, FAQ, API = (
     DOCS / name
-    for name in ("guides/your-data.md", "guides/your-model.md", "guides/training.md", "faq.md", "reference/api.md")
+    for name in (
+        "guides/your-data.md",
+        "guides/your-model.md",
+        "guides/training.md",
+        "guides/comparing-models.md",
+        "guides/which-loss.md",
+        "faq.md",
+        "reference/api.md",
+    )
 )
 # What is downloaded, or takes minutes, and what stands for it here.
 TINY = "layers=1,hidden=16,heads=2,kv_heads=1,mlp=16,vocabulary=300"
@@ -59,7 +69,7 @@ NOT_RUN = {"make", "pip", "torchrun"}
 OF_OTHERS = {
     "--index-url", "--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id",
     "--shutdown-timeout", "--dependency", "--requeue", "--signal", "--job-name", "--nodes", "--ntasks-per-node",
-    "--gpus-per-node", "--time", "--flag",
+    "--gpus-per-node", "--time", "--flag", "--kl-divergence",
 }  # fmt: skip
 
 
@@ -209,6 +219,36 @@ def test_the_guide_to_training_runs_as_it_is_printed(directory: Path) -> None:
     (resumed,) = (i for i, step in enumerate(steps) if "--resume" in step)
     stopped = "import shutil; shutil.rmtree('runs/dpo/model')"  # as if it had been stopped before its end
     run_all([*steps[:resumed], ["python", stopped], *steps[resumed:]], here)
+
+
+def test_the_guide_to_losses_prints_what_stands_in_it(tmp_path: Path) -> None:
+    found = [block for block in blocks(WHICH_LOSS) if block.language]
+    assert [block.language for block in found] == ["python", "text"] * 5
+    end = "-- end of a block --\n"
+    program = f"print({end!r}, end='')\n".join(code.text for code in found[::2])
+    (printed,) = run_all([["python", program]], tmp_path)
+    for code, wanted, got in zip(found[::2], found[1::2], printed.split(end), strict=True):
+        pattern = re.escape(wanted.text).replace(re.escape("..."), ".*")
+        assert re.fullmatch(pattern, got), f"{code.text}printed\n{got}"
+
+
+def test_what_the_page_on_divergence_prints_is_what_it_shows(tmp_path: Path) -> None:
+    shown = [(block, after.text) for block, after in pairwise(blocks(DIVERGENCE)) if after.language == "text"]
+    steps = steps_of(DIVERGENCE, tmp_path)
+    printed = [text for text in run_all(steps, tmp_path) if text]
+    assert len(printed) == len(shown) >= 8
+    for (block, wanted), found in zip(shown, printed, strict=True):
+        assert found == wanted, block.text
+
+
+def test_the_guide_to_comparing_runs_as_it_is_printed(directory: Path) -> None:
+    here = place(directory, "comparing", "runs/sft/model")
+    shutil.copytree(here / "runs" / "sft", here / "runs" / "dpo")
+    compared, told = run_all(steps_of(COMPARING, here), here)
+    for heading in ("KL(A, B)", "perplexity of A / of B", "same likeliest token", "correlation of log-probs"):
+        assert heading in compared
+        assert heading in COMPARING.read_text(encoding="utf-8")
+    assert told.startswith("[(")
 
 
 def test_python_of_the_questions_and_the_reference_runs(tmp_path: Path) -> None:

@@ -26,11 +26,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": {"data", "tokens", "model", "divergence", "objectives", "measure", "train", "errors"},
 }
 # The surface and the command line may import everything; nobody imports them.
-OPEN = {"__init__", "__main__", "cli", "commands", "flags"}
+OPEN = {"__init__", "__main__", "calculators", "cli", "commands", "flags"}
 
 # Modules whose import, with everything that it brings along, must be quick.
 LIGHT = re.compile(
-    r"kilter(\.cli|\.commands|\.flags|\.errors|\.(data|tokens|divergence)(\..+)?|\.\w+\.config|\.train\.machine)?"
+    r"kilter(\.cli|\.commands|\.calculators|\.flags|\.errors|\.(data|tokens|divergence)(\..+)?|\.\w+\.config|\.measure\.kl(_\w+)?|\.train\.machine)?"
 )
 HEAVY = {"torch", "transformers"}
 # Modules beside light ones that are for PyTorch alone, and imported when its tensors come.

@@ -6,6 +6,8 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kilter.cli import app
 from kilter.data.formats import FORMATS, PROMPT_FORMATS
 from kilter.divergence.families import FAMILIES
@@ -18,10 +20,10 @@ REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 
 def written(name: str) -> str:
     """The page as its writer makes it now, which must be the page that lies there."""
-    writer: dict[str, Any] = runpy.run_path(str(REFERENCE / f"make_{name.replace('-', '_')}.py"))
+    writer: dict[str, Any] = runpy.run_path(str(REFERENCE / f"make_{name}.py"))
     page: str = writer["page"]()
-    lies_there = (REFERENCE / f"{name}.md").read_text(encoding="utf-8")
-    assert lies_there == page, f"run: python docs/reference/make_{name.replace('-', '_')}.py"
+    lies_there = writer["PAGE"].read_text(encoding="utf-8")
+    assert lies_there == page, f"run: python docs/reference/make_{name}.py"
     return page
 
 
@@ -40,7 +42,7 @@ def test_the_page_of_formats_is_what_the_table_says() -> None:
 
 
 def test_the_page_of_closed_forms_is_what_the_registry_says() -> None:
-    page = written("closed-forms")
+    page = written("closed_forms")
     assert all(f"| `{signature(family)}` |" in page for family in FAMILIES.values())
     (normal,) = (line for line in page.splitlines() if line.startswith("| normal | "))
     _, _, closed, infinite, integrated, _ = normal.split("|")
@@ -62,3 +64,22 @@ def test_the_page_of_the_command_line_is_what_the_settings_say() -> None:
     assert "| `--schedule` | `linear`, `cosine`, `constant` | `linear` |" in section
     assert "| `--model` | text | *required* |" in section
     assert "| `--node-budget` | whole number, at least 2 or `auto` | `2048` |" in section
+
+
+def test_the_page_of_pitfalls_is_what_the_calls_return() -> None:
+    page = written("pitfalls")
+    calls = [line for line in page.splitlines() if line.count("`") >= 4]
+    assert len(calls) >= 20
+
+
+def test_in_every_pitfall_the_others_are_wrong_and_kilter_is_right() -> None:
+    writer: dict[str, Any] = runpy.run_path(str(REFERENCE / "make_pitfalls.py"))
+    known, returned = writer["names"](), writer["returned"]
+    for pitfall in (pitfall for pitfalls in writer["SECTIONS"].values() for pitfall in pitfalls):
+        (theirs, _), (ours, _) = (returned(call, known) for call in (pitfall.theirs, pitfall.ours))
+        assert not isinstance(theirs, str), pitfall.theirs
+        if pitfall.right is None:
+            assert isinstance(ours, str), f"{pitfall.ours} is not refused"
+            continue
+        np.testing.assert_allclose(ours, pitfall.right, rtol=2e-6, atol=1e-40, err_msg=pitfall.ours)
+        assert not np.allclose(theirs, pitfall.right, rtol=1e-2, atol=1e-40), f"{pitfall.theirs} is right"

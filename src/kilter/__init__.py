@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kilter.data.reading import read_demonstrations, read_pairs, read_prompts, read_records
     from kilter.errors import KilterError
     from kilter.measure.check import check
-    from kilter.measure.config import CheckConfig, GenerateConfig, ScoreConfig
+    from kilter.measure.compare import compare
+    from kilter.measure.config import CheckConfig, CompareConfig, GenerateConfig, ScoreConfig
     from kilter.measure.generate import generate
     from kilter.measure.score import score
     from kilter.model.loading import load_scorer, load_tokenizer
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlignConfig",
     "CheckConfig",
+    "CompareConfig",
     "ConvertConfig",
     "Encoder",
     "GenerateConfig",
@@ -51,6 +53,7 @@ __all__ = [
     "__version__",
     "align",
     "check",
+    "compare",
     "convert",
     "divergence",
     "generate",
@@ -69,6 +72,7 @@ __all__ = [
 _MODULE_OF = {
     "AlignConfig": "kilter.train.config",
     "CheckConfig": "kilter.measure.config",
+    "CompareConfig": "kilter.measure.config",
     "ConvertConfig": "kilter.data.config",
     "Encoder": "kilter.tokens.encoding",
     "GenerateConfig": "kilter.measure.config",
@@ -83,6 +87,7 @@ _MODULE_OF = {
     "TransformersSampler": "kilter.model.sampler",
     "align": "kilter.train.align",
     "check": "kilter.measure.check",
+    "compare": "kilter.measure.compare",
     "convert": "kilter.data.convert",
     "generate": "kilter.measure.generate",
     "load_scorer": "kilter.model.loading",

@@ -30,11 +30,17 @@ for command, summary in {
     "sft": "Teach a model to say what the examples say; or begin one from scratch.",
     "check": "Look at data before training: what it holds, what must be mended, what a run would take.",
     "score": "Score preference pairs under a model, and against a reference.",
+    "compare": "Measure how far apart two models with one vocabulary are on the same text.",
     "generate": "Let a model answer prompts, alone or beside another.",
     "convert": "Write files of any format as canonical JSON lines.",
     "demo": "Train and align a small model in a world where the best possible result is known exactly.",
 }.items():
     app.command(f"kilter.commands:{command}", help=summary)
+# By itself, so that it answers at once.
+app.command(
+    "kilter.calculators:kl",
+    help="Say how far apart two distributions are: entropies, cross-entropies, KL both ways, JS, TV.",
+)
 
 
 def main() -> None:

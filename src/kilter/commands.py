@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from kilter.data.config import ConvertConfig
 from kilter.demo.config import DemoConfig
 from kilter.errors import ConfigError
-from kilter.measure.config import CheckConfig, GenerateConfig, ScoreConfig
+from kilter.measure.config import CheckConfig, CompareConfig, GenerateConfig, ScoreConfig
 from kilter.train.config import AlignConfig, SftConfig
 
 PrintConfig = Annotated[
@@ -68,6 +68,23 @@ def score(*, config: Annotated[ScoreConfig, Parameter(name="*")]) -> None:
     from kilter.measure.score import score
 
     score(config)
+
+
+def compare(
+    model_a: Annotated[str, Parameter(help="Directory or hub name of a model, such as the aligned or quantised one.")],
+    model_b: Annotated[str, Parameter(help="The model that it is compared with, such as its reference.")],
+    /,
+    *,
+    config: Annotated[CompareConfig, Parameter(name="*")],
+) -> None:
+    """Measure how far apart two models with one vocabulary are on the same text."""
+    from kilter.train.machine import settle
+
+    _not_by_many("compare")
+    settle()
+    from kilter.measure.compare import compare
+
+    compare(model_a, model_b, config)
 
 
 def generate(*, config: Annotated[GenerateConfig, Parameter(name="*")]) -> None:

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 # A setting's subject is the same in every command that has it.
 SUBJECTS: dict[str, tuple[str, ...]] = {
     "Model": ("model", "from_scratch", "reference", "against", "strict"),
-    "Data": ("data", "prompts", "columns", "format", "skip_bad", "last"),
-    "Run and output": ("out", "overwrite", "as_json", "resume", "config", "print_config", "seed", "save_every", "keep"),
+    "Data": ("data", "prompts", "columns", "format", "skip_bad", "last", "scored", "outcomes"),
+    "Run and output": (
+        "out", "overwrite", "token_report", "explain", "as_json", "resume", "config", "print_config", "seed",
+        "save_every", "keep",
+    ),
     "Text and length": ("style", "max_prompt", "max_length", "on_overflow"),
     "Objective": ("objective", "beta", "label_smoothing", "desirable_weight", "undesirable_weight"),
     "Training": (
@@ -28,6 +31,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
         "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lora_variant", "quantise", "merge",
     ),
     "Machine": ("device", "precision", "weights", "node_budget", "activation_checkpointing", "shard"),
+    "Comparison": ("also", "worst"),
     "Answers": ("samples", "show", "max_new_tokens", "temperature", "top_p", "top_k"),
     "World": ("sentences", "sft_epochs", "pairs", "align_epochs", "held_out"),
 }  # fmt: skip

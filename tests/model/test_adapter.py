@@ -34,16 +34,16 @@ from kilter.model.adapter import (
     save_adapter,
     train_adapter,
 )
-from kilter.model.head import (
+from kilter.model.head import head_rows
+from kilter.model.loading import load_model, load_scorer
+from kilter.model.row_functions import (
     ENTROPY,
     KL_POLICY_REFERENCE,
     KL_REFERENCE_POLICY,
     LOG_PROB,
     REFERENCE_LOG_PROB,
     Targets,
-    head_rows,
 )
-from kilter.model.loading import load_model, load_scorer
 from kilter.model.scorer import Scorer
 from model.plain import completion_scores, flat_gradient, in_float64, in_plain_float64, relative_difference
 from model.test_architectures import SEQUENCES, SLOPE, _merged_blocks, scores, tree

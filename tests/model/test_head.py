@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,20 +19,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from kilter.model import scorer as scorer_module
-from kilter.model.head import (
+from kilter.model.head import Beside, LogitsHead, head_loss, head_rows
+from kilter.model.prepared import PreparedTree
+from kilter.model.row_functions import (
+    DIVERGENCES,
     ENTROPY,
     KL_POLICY_REFERENCE,
     KL_REFERENCE_POLICY,
     LOG_PROB,
     REFERENCE_LOG_PROB,
-    Beside,
-    LogitsHead,
+    REFERENCE_TOP,
+    TOP,
     RowFunction,
+    Rows,
     Targets,
-    head_loss,
-    head_rows,
+    alpha_divergence,
 )
-from kilter.model.prepared import PreparedTree
 from kilter.model.scorer import Scorer
 from kilter.tokens.sequence import TokenSequence
 from kilter.tokens.tree import Ints, TokenTree
@@ -45,12 +47,26 @@ ID_M = torch.tensor([3, 1, 17, 0, 5, 5, 6, 18, 2, 9, 4, 4, 12, 13, 8, 7])
 TARGETS = Targets(ROW_M, ID_M)
 CHUNKS = [1, 7, ROWS]
 
+
+def js_by_entropies(p: Tensor, q: Tensor) -> Tensor:
+    entropy, of_p, of_q = (torch.special.entr(one).sum(-1) for one in ((p + q) / 2, p, q))
+    return entropy - (of_p + of_q) / 2
+
+
 FORMULAS: dict[RowFunction, Callable[[Tensor, Tensor], Tensor]] = {
     LOG_PROB: lambda p, q: p[ROW_M, ID_M].log(),
     ENTROPY: lambda p, q: torch.special.entr(p).sum(-1),
     KL_POLICY_REFERENCE: lambda p, q: (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1),
     KL_REFERENCE_POLICY: lambda p, q: (torch.xlogy(q, q) - torch.xlogy(q, p)).sum(-1),
     REFERENCE_LOG_PROB: lambda p, q: q[ROW_M, ID_M].log(),
+    DIVERGENCES["jeffreys"]: lambda p, q: ((p - q) * (p / q).log()).sum(-1),
+    DIVERGENCES["js"]: js_by_entropies,
+    DIVERGENCES["total_variation"]: lambda p, q: 0.5 * (p - q).abs().sum(-1),
+    DIVERGENCES["squared_hellinger"]: lambda p, q: 1 - (p * q).sqrt().sum(-1),
+    DIVERGENCES["chi2"]: lambda p, q: (p * p / q).sum(-1) - 1,
+    DIVERGENCES["reverse_chi2"]: lambda p, q: (q * q / p).sum(-1) - 1,
+    alpha_divergence(0.3): lambda p, q: ((p**0.3 * q**0.7).sum(-1) - 1) / (0.3 * -0.7),
+    alpha_divergence(-1.5): lambda p, q: ((p**-1.5 * q**2.5).sum(-1) - 1) / (1.5 * 2.5),
 }
 
 
@@ -100,7 +116,7 @@ def distributions(case: Case) -> tuple[Tensor, Tensor]:
 
 def assert_same(got: list[Tensor], wanted: list[Tensor]) -> None:
     for fast, plain in zip(got, wanted, strict=True):
-        torch.testing.assert_close(fast, plain, rtol=0, atol=1e-12)
+        torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-12)
 
 
 def test_log_prob_entropy_and_kl_of_one_row_are_those_worked_out_by_hand() -> None:
@@ -117,8 +133,14 @@ def test_log_prob_entropy_and_kl_of_one_row_are_those_worked_out_by_hand() -> No
         [0.75 * math.log(3) - math.log(2)],
         [math.log(2) - 0.5 * math.log(3)],
         [math.log(1 / 2), math.log(1 / 2)],
+        [0.25 * math.log(3)],
+        [0.125 * math.log(2 / 3) + 0.375 * math.log(6 / 5) + 0.25 * math.log(4 / 3) + 0.25 * math.log(4 / 5)],
+        [0.25],
+        [1 - math.sqrt(1 / 8) - math.sqrt(3 / 8)],
+        [0.25],
+        [1 / 3],
     ]
-    for got, wanted in zip(results, by_hand, strict=True):
+    for got, wanted in zip(results, by_hand, strict=False):
         torch.testing.assert_close(got.detach(), torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-15)
 
 
@@ -184,11 +206,15 @@ MASKED = [2, 10, 11, 14]  # none of them a target but 2, of row 5
 ALLOWED = [v for v in range(VOCABULARY) if v not in MASKED]
 
 
-def masked_head(module: nn.Linear) -> LogitsHead:
-    return LogitsHead(module, lambda logits: logits.index_fill(-1, torch.tensor(MASKED), -math.inf))
+def masked_head(module: nn.Linear, tokens: Iterable[int] = MASKED) -> LogitsHead:
+    return LogitsHead(module, lambda logits: logits.index_fill(-1, torch.tensor([*tokens]), -math.inf))
 
 
-@pytest.mark.parametrize("function", FUNCTIONS[:4], ids=lambda function: function.name)
+@pytest.mark.parametrize(
+    "function",
+    [function for function in FUNCTIONS if function is not REFERENCE_LOG_PROB],
+    ids=lambda function: function.name,
+)
 def test_a_masked_vocabulary_is_one_without_those_tokens(function: RowFunction) -> None:
     """Values and gradients of logits at -inf are those of a head that lacks the masked rows."""
     module, hidden_ND = linear(), random(ROWS, WIDTH, seed=7).requires_grad_()
@@ -198,14 +224,12 @@ def test_a_masked_vocabulary_is_one_without_those_tokens(function: RowFunction) 
     beside = Beside(masked_head(BESIDE.head.module), BESIDE.hidden_ND)  # type: ignore[arg-type]
     (got,) = head_rows(masked_head(module), hidden_ND, targets, [function], beside=beside, rows_per_chunk=4)
 
-    log_p = (hidden_ND @ module.weight[ALLOWED].T).log_softmax(-1)
-    log_q = (BESIDE.hidden_ND @ BESIDE.head.module.get_parameter("weight")[ALLOWED].T).log_softmax(-1)
-    wanted = {
-        LOG_PROB: lambda: log_p[targets.row_M, torch.tensor([ALLOWED.index(v) for v in targets.id_M.tolist()])],
-        ENTROPY: lambda: -(log_p.exp() * log_p).sum(-1),
-        KL_POLICY_REFERENCE: lambda: (log_p.exp() * (log_p - log_q)).sum(-1),
-        KL_REFERENCE_POLICY: lambda: (log_q.exp() * (log_q - log_p)).sum(-1),
-    }[function]()
+    p = (hidden_ND @ module.weight[ALLOWED].T).softmax(-1)
+    q = (BESIDE.hidden_ND @ BESIDE.head.module.get_parameter("weight")[ALLOWED].T).softmax(-1)
+    if function is LOG_PROB:
+        wanted = p.log()[targets.row_M, torch.tensor([ALLOWED.index(v) for v in targets.id_M.tolist()])]
+    else:
+        wanted = FORMULAS[function](p, q)
     assert_same([got.detach()], [wanted.detach()])
     slope = random(len(wanted), seed=5)
     assert_same(list(torch.autograd.grad(got @ slope, leaves)), list(torch.autograd.grad(wanted @ slope, leaves)))
@@ -223,6 +247,108 @@ def test_kl_to_a_reference_that_lacks_a_token_is_infinite_in_one_direction_only(
     ours, theirs = head_rows(head, hidden(), TARGETS, functions, beside=beside)
     assert torch.isposinf(ours).all()
     assert torch.isfinite(theirs).all()
+
+
+# Divergences that stay finite where q has tokens that p lacks: of p and q over the tokens that both have.
+ONE_SIDED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "kl": lambda p, q: (p * (p / q).log()).sum(-1),
+    "js": lambda p, q: (
+        (p * (2 * p / (p + q)).log() + q * (2 * q / (p + q)).log()).sum(-1) + (1 - q.sum(-1)) * math.log(2)
+    ) / 2,
+    "total_variation": lambda p, q: ((p - q).abs().sum(-1) + 1 - q.sum(-1)) / 2,
+    "squared_hellinger": lambda p, q: 1 - (p * q).sqrt().sum(-1),
+    "chi2": lambda p, q: (p * p / q).sum(-1) - 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_tokens_that_the_policy_alone_lacks_leave_values_and_gradients_right(name: str) -> None:
+    module, hidden_ND = linear(), random(ROWS, WIDTH, seed=7).requires_grad_()
+    leaves = [hidden_ND, module.weight]
+    (got,) = head_rows(masked_head(module), hidden_ND, TARGETS, [DIVERGENCES[name]], beside=BESIDE, rows_per_chunk=4)
+    if name not in ONE_SIDED:
+        assert torch.isposinf(got).all()
+        return
+    p = (hidden_ND @ module.weight[ALLOWED].T).softmax(-1)
+    wanted = ONE_SIDED[name](p, BESIDE.head(BESIDE.hidden_ND).softmax(-1)[:, ALLOWED].detach())
+    assert_same([got.detach()], [wanted.detach()])
+    slope = random(len(wanted), seed=5)
+    assert_same(list(torch.autograd.grad(got @ slope, leaves)), list(torch.autograd.grad(wanted @ slope, leaves)))
+
+
+BOUNDED = {"total_variation": 1.0, "squared_hellinger": 1.0, "js": math.log(2)}
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_models_that_have_no_token_in_common_are_as_far_apart_as_can_be(name: str) -> None:
+    """One has the tokens below 9, the other those from 9 on: each divergence is at its bound, or infinite."""
+    parts = [masked_head(linear(seed=s), tokens) for s, tokens in enumerate((range(9), range(9, VOCABULARY)))]
+    hidden_ND = random(ROWS, WIDTH, seed=7)
+    (got,) = head_rows(parts[0], hidden_ND, TARGETS, [DIVERGENCES[name]], beside=Beside(parts[1], hidden_ND))
+    torch.testing.assert_close(got.detach(), torch.full_like(got, BOUNDED.get(name, math.inf)))
+
+
+@pytest.mark.parametrize("function", [*DIVERGENCES.values(), alpha_divergence(0.3)], ids=lambda f: f.name)
+def test_a_model_beside_itself_is_at_exactly_zero(function: RowFunction) -> None:
+    head, hidden = LogitsHead(linear().float()), 30 * random(ROWS, WIDTH, seed=7).float()
+    (got,) = head_rows(head, hidden, TARGETS, [function], beside=Beside(head, hidden))
+    assert got.tolist() == [0.0] * ROWS
+
+
+@pytest.mark.parametrize("function", DIVERGENCES.values(), ids=lambda function: function.name)
+def test_logits_of_ten_thousand_give_numbers_or_infinity_and_never_nan(function: RowFunction) -> None:
+    head, hidden = LogitsHead(linear().float()), 1e4 * random(ROWS, WIDTH, seed=7).float()
+    beside = Beside(head, 1e4 * random(ROWS, WIDTH, seed=8).float())
+    (got,) = head_rows(head, hidden, TARGETS, [function], beside=beside)
+    assert (got >= 0).all()
+    if function.name in BOUNDED:
+        assert (got <= BOUNDED[function.name] * (1 + 1e-6)).all()
+
+
+def far_and_near(scale: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Logits of a vocabulary of 5,000, and the same with noise of some scale."""
+    logits = 4 * random(ROWS, 5000, seed=seed)
+    return logits, logits + scale * random(ROWS, 5000, seed=seed + 1)
+
+
+@pytest.mark.parametrize("function", DIVERGENCES.values(), ids=lambda function: function.name)
+@pytest.mark.parametrize("scale", [1e-3, 1e-1, 3.0])
+def test_divergences_in_float32_keep_their_digits_where_models_barely_differ(
+    scale: float, function: RowFunction
+) -> None:
+    """The smallest KL is 5e-7 nats, about what a float32 sum of p log(p / q) errs by."""
+    z_p, z_q = (logits.float() for logits in far_and_near(scale))
+    p, q = (logits.double().softmax(-1) for logits in (z_p, z_q))
+    got = function.value(Rows(z_p.log_softmax(-1), z_q.log_softmax(-1)), TARGETS)
+    wanted = FORMULAS[function](p, q)
+    torch.testing.assert_close(got.double(), wanted, rtol=2e-3 if scale < 0.01 else 1e-5, atol=0)
+
+
+def test_the_likeliest_tokens_are_those_of_full_logits() -> None:
+    head, _, hidden = made = case("plain")
+    ours, theirs = head_rows(head, hidden(), TARGETS, [TOP, REFERENCE_TOP], beside=BESIDE, rows_per_chunk=4)
+    p, q = distributions(made)
+    assert (ours.tolist(), theirs.tolist()) == (p.argmax(-1).tolist(), q.argmax(-1).tolist())
+
+
+def test_an_order_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a finite order"):
+        alpha_divergence(math.nan)
+
+
+def test_alpha_divergences_run_from_one_kl_to_the_other() -> None:
+    assert alpha_divergence(1) is KL_POLICY_REFERENCE
+    assert alpha_divergence(0) is KL_REFERENCE_POLICY
+    z_p, z_q = far_and_near(1.0)
+    rows = Rows(z_p.log_softmax(-1), z_q.log_softmax(-1))
+
+    def value(function: RowFunction) -> Tensor:
+        return function.value(rows, TARGETS)
+
+    for order, limit in ((1 - 1e-7, KL_POLICY_REFERENCE), (1e-7, KL_REFERENCE_POLICY)):
+        torch.testing.assert_close(value(alpha_divergence(order)), value(limit), rtol=1e-5, atol=0)
+    torch.testing.assert_close(value(alpha_divergence(0.5)), 4 * value(DIVERGENCES["squared_hellinger"]))
+    torch.testing.assert_close(value(alpha_divergence(2)), 0.5 * value(DIVERGENCES["chi2"]))
 
 
 class LargestLogits(TorchDispatchMode):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from kilter.data.files import OpenFile, check_no_other_kind
-from kilter.data.json_rows import Parsed, array_rows, is_array, line_rows, text_rows
-from kilter.data.records import Prompt
+from kilter.data.json_rows import Parsed, array_rows, document_lines, is_array, line_rows, prompt_lines
+from kilter.data.records import Demonstration, Prompt
 from kilter.data.tabular import arrow_rows, parquet_rows, separated_rows
 
 HEAD = 1 << 16
@@ -42,7 +42,8 @@ _COLUMNS = "expected columns with rows in them"
 CONTAINERS: dict[str, Container] = {
     "JSON lines": Container(OBJECTS, _streamed(line_rows)),
     "JSON": Container(OBJECTS, _streamed(array_rows), "by their place in the array"),
-    "text": Container("expected a prompt a line", _streamed(text_rows)),
+    "prompts": Container("expected a prompt a line", _streamed(prompt_lines)),
+    "documents": Container("expected a document a line", _streamed(document_lines)),
     "CSV": Container(_CELLS, _streamed(lambda stream, file: separated_rows(stream, file, ","))),
     "TSV": Container(_CELLS, _streamed(lambda stream, file: separated_rows(stream, file, "\t"))),
     "Parquet": Container(_COLUMNS, _sought(parquet_rows), "by their place in the table"),
@@ -70,8 +71,8 @@ def container_of(file: OpenFile, wanted: Collection[type[Any]]) -> Container:
         if head.startswith(magic):
             return CONTAINERS[kind]
     check_no_other_kind(file, head)
-    if file.suffix == ".txt" and Prompt in wanted:
-        return CONTAINERS["text"]
+    if file.suffix == ".txt" and (Prompt in wanted or Demonstration in wanted):
+        return CONTAINERS["prompts" if Prompt in wanted else "documents"]
     if file.suffix in _SUFFIXES:
         return CONTAINERS[_SUFFIXES[file.suffix]]
     if is_array(head):

@@ -59,8 +59,19 @@ def line_rows(stream: BinaryIO, file: str) -> Iterator[Parsed]:
         yield Origin(file, number), _line_row(decoder, line)
 
 
-def text_rows(stream: BinaryIO, file: str) -> Iterator[Parsed]:
+def prompt_lines(stream: BinaryIO, file: str) -> Iterator[Parsed]:
     """A prompt a line that is not blank: what a user says."""
+    for origin, text in _text_lines(stream, file):
+        yield origin, text if isinstance(text, RowError) else {"prompt": [{"role": "user", "content": text}]}
+
+
+def document_lines(stream: BinaryIO, file: str) -> Iterator[Parsed]:
+    """A document a line that is not blank."""
+    for origin, text in _text_lines(stream, file):
+        yield origin, text if isinstance(text, RowError) else {"text": text}
+
+
+def _text_lines(stream: BinaryIO, file: str) -> Iterator[tuple[Origin, str | RowError]]:
     for number, line in numbered_lines(stream, file):
         origin = Origin(file, number)
         try:
@@ -69,7 +80,7 @@ def text_rows(stream: BinaryIO, file: str) -> Iterator[Parsed]:
             yield origin, RowError("", why_not_text(error))
             continue
         if text:
-            yield origin, {"prompt": [{"role": "user", "content": text}]}
+            yield origin, text
 
 
 def numbered_lines(stream: BinaryIO, file: str) -> Iterator[tuple[int, bytes]]:

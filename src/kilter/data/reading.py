@@ -218,7 +218,33 @@ def read_records(
 
     Takes and raises what `read_rows` does.
     """
-    how = _How(tuple(NOUNS), skip_bad, dict(columns or {}), None if format is None else _named_format(format, NOUNS))
+    return _as_they_are(sources, tuple(NOUNS), skip_bad=skip_bad, columns=columns, format=format)
+
+
+def read_texts(
+    sources: Source | Sequence[Source],
+    *,
+    skip_bad: bool = False,
+    columns: Mapping[str, str] | None = None,
+    format: str | None = None,  # noqa: A002
+) -> Dataset[Record]:
+    """Read files of documents, or of answers to prompts in any format, every row as its own kind; ties are kept.
+
+    In a `.txt` file (packed or not) each line that is not blank is a document. Takes and raises what `read_rows` does.
+    """
+    kinds = tuple(kind for kind in NOUNS if kind is not Prompt)
+    return _as_they_are(sources, kinds, skip_bad=skip_bad, columns=columns, format=format)
+
+
+def _as_they_are(
+    sources: Source | Sequence[Source],
+    kinds: tuple[type[Any], ...],
+    *,
+    skip_bad: bool,
+    columns: Mapping[str, str] | None,
+    format: str | None,  # noqa: A002
+) -> Dataset[Record]:
+    how = _How(kinds, skip_bad, dict(columns or {}), None if format is None else _named_format(format, kinds))
     read = _read_files(sources, how)
     return Dataset(tuple(record for _, records in read for record in records), tuple(file for file, _ in read))
 

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from kilter.data.staging import staged_file
 from kilter.errors import ConfigError
 
+# Columns of equal length, by name.
+Columns: TypeAlias = Mapping[str, Sequence[Any]]
 
-def write_table(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+
+def write_table(columns: Columns, path: Path) -> None:
     """Write columns of equal length as .parquet, .csv or .jsonl, by the path's ending; there whole, or not at all.
 
     Raises ConfigError for another ending.
     """
-    write = _writer(path)
-    with staged_file(path) as staging:
-        write(columns, staging)
+    with table_in_parts(path) as write:
+        write(columns)
+
+
+@contextmanager
+def table_in_parts(path: Path) -> Iterator[Callable[[Columns], None]]:
+    """The same some rows at a time: yields what writes more rows, of the same columns and types every time.
+
+    The file is there when the block succeeds; without rows it has no columns.
+    """
+    writer = _writer(path)
+    with staged_file(path) as staging, writer(staging) as write:
+        yield write
 
 
 def check_table_path(path: Path) -> None:
@@ -36,28 +50,54 @@ def check_rows_path(path: Path) -> None:
     check_table_path(path)
 
 
-def _writer(path: Path) -> Callable[[Mapping[str, Sequence[Any]], Path], None]:
+_Parts: TypeAlias = AbstractContextManager[Callable[[Columns], None]]
+
+
+def _writer(path: Path) -> Callable[[Path], _Parts]:
     writers = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}
     if path.suffix not in writers:
         raise ConfigError(f"{path.name} has no ending that names a table; use one of: {', '.join(writers)}")
     return writers[path.suffix]
 
 
-def _parquet(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+@contextmanager
+def _parquet(path: Path) -> Iterator[Callable[[Columns], None]]:
     import pyarrow
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), path)
+    with ExitStack() as stack:
+        opened: list[pyarrow.parquet.ParquetWriter] = []
+
+        def write(columns: Columns) -> None:
+            table = pyarrow.table(dict(columns), schema=opened[0].schema if opened else None)
+            if not opened:
+                opened.append(stack.enter_context(pyarrow.parquet.ParquetWriter(path, table.schema)))
+            opened[0].write_table(table)
+
+        yield write
+        if not opened:
+            write({})
 
 
-def _csv(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+@contextmanager
+def _csv(path: Path) -> Iterator[Callable[[Columns], None]]:
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+
+        def write(columns: Columns) -> None:
+            if not stream.tell():
+                writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+
+        yield write
 
 
-def _jsonl(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+@contextmanager
+def _jsonl(path: Path) -> Iterator[Callable[[Columns], None]]:
     with path.open("w", encoding="utf-8", newline="\n") as stream:
-        for row in zip(*columns.values(), strict=True):
-            stream.write(json.dumps(dict(zip(columns, row, strict=True))) + "\n")
+
+        def write(columns: Columns) -> None:
+            for row in zip(*columns.values(), strict=True):
+                stream.write(json.dumps(dict(zip(columns, row, strict=True))) + "\n")
+
+        yield write

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace, is_jax_namespace
+from array_api_compat import is_jax_namespace
 
+from kilter.divergence.namespaces import array_namespace
 from kilter.errors import DistributionError
 
 Array = Any

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 import numpy as np
-from array_api_compat import array_namespace, is_array_api_obj
+from array_api_compat import is_array_api_obj
 
 from kilter.divergence.discrete import absolute_sum, of_two
 from kilter.divergence.distributions import Distribution
 from kilter.divergence.forms import Pair, from_probabilities
 from kilter.divergence.mixture import mixture_sum
+from kilter.divergence.namespaces import array_namespace
 from kilter.divergence.power import kl_sum, power_sum
 from kilter.divergence.rows import Options
 from kilter.errors import DistributionError

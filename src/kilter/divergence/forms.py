@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from kilter.divergence.distributions import Counts, Distribution, Logits, LogProbs
+from kilter.divergence.namespaces import array_namespace
 
 Array = Any
 

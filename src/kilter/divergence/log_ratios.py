@@ -22,10 +22,10 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from kilter.divergence.estimates import Array, Estimate, floats, mean_estimate
 from kilter.divergence.gradients import stop_gradient
+from kilter.divergence.namespaces import array_namespace
 from kilter.divergence.power import power_terms
 from kilter.errors import DistributionError
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from kilter.divergence.forms import Pair
+from kilter.divergence.namespaces import array_namespace
 from kilter.divergence.power import power_terms
 
 Array = Any

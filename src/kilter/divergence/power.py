@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from kilter.divergence.forms import Pair
+from kilter.divergence.namespaces import array_namespace
 
 Array = Any
 

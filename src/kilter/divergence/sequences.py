@@ -16,10 +16,10 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from kilter.divergence.estimates import Array, Estimate, Floats, floats, mean_estimate
 from kilter.divergence.gradients import stop_gradient
+from kilter.divergence.namespaces import array_namespace
 from kilter.errors import DistributionError
 
 BIAS = "unbiased for sequences drawn from p as it is, at temperature 1"

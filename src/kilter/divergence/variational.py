@@ -22,10 +22,10 @@ import math
 import warnings
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from kilter.divergence.estimates import Array, Estimate, Floats, floats
 from kilter.divergence.f_divergences import FDivergence, f_divergence_named
+from kilter.divergence.namespaces import array_namespace
 from kilter.errors import DistributionError
 
 DONSKER_VARADHAN = "donsker-varadhan"

@@ -10,8 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kilter.model.head import KL_POLICY_REFERENCE, KL_REFERENCE_POLICY, LOG_PROB, REFERENCE_LOG_PROB, RowFunction
 from kilter.model.prepared import PreparedTree
+from kilter.model.row_functions import (
+    KL_POLICY_REFERENCE,
+    KL_REFERENCE_POLICY,
+    LOG_PROB,
+    REFERENCE_LOG_PROB,
+    RowFunction,
+)
 from kilter.model.scorer import Scorer
 from kilter.model.workers import ALONE, Workers
 from kilter.tokens.packing import deal, pack_dealt

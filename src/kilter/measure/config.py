@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, model_validator
 
 from kilter.data.config import ACCEPTED, ReadingConfig, Sources
+
+# Names in DIVERGENCES (model/row_functions.py) besides KL, which is always measured both ways.
+DivergenceName: TypeAlias = Literal["jeffreys", "js", "total_variation", "squared_hellinger", "chi2", "reverse_chi2"]
 
 
 class ScoreConfig(ReadingConfig):
@@ -29,6 +32,40 @@ class ScoreConfig(ReadingConfig):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products.")
     device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
     strict: bool = Field(False, description="Stop if the model fails its proof, instead of taking the slow path.")
+
+
+class CompareConfig(ReadingConfig):
+    """Measure how far apart two models with one vocabulary are on the same text."""
+
+    data: Sources = Field(
+        description=f"Documents (in .txt: one a line), demonstrations, pairs or any rows with answers: {ACCEPTED}"
+    )
+    scored: Literal["answers", "all"] = Field(
+        "answers", description="Measure along answers (of a document: all of it), or along prompts too."
+    )
+    also: tuple[DivergenceName, ...] = Field(
+        (), description="Further divergences between the models' next-token distributions."
+    )
+    worst: int = Field(10, ge=0, description="Show this many tokens where the models are furthest apart.")
+    token_report: Path | None = Field(
+        None, description="Write one row a token there as they are measured: .parquet, .csv or .jsonl."
+    )
+    as_json: bool = Field(False, alias="json", description="Print the same as JSON.")
+    last: int | None = Field(None, ge=1, description="Compare on the last so many rows only.")
+    style: Literal["auto", "template", "hh", "plain"] = Field(
+        "auto", description="How conversations are rendered; auto: the tokenizer's chat template, else HH style."
+    )
+    max_prompt: int | None = Field(None, ge=1, description="Cut the start of longer prompts, in tokens, by turns.")
+    max_length: int | None = Field(None, ge=2, description="Longest text that a model is given at once, in tokens.")
+    on_overflow: Literal["split", "refuse", "drop"] = Field(
+        "split", description="What to do with texts over --max-length; split: measure them window by window."
+    )
+    node_budget: int = Field(2048, ge=2, description="Most tree nodes computed at once; bounds memory, not results.")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products.")
+    device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
+    strict: bool = Field(False, description="Stop if a model fails its proof, instead of taking the slow path.")
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
 
 class GenerateConfig(ReadingConfig):

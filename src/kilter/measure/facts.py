@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,18 +85,18 @@ class Facts:
         return sum(self.kinds.values())
 
 
-def as_json(value: Any) -> Any:
-    """Facts as what JSON holds: a place in a file as "file:line", a number that is none as null."""
+def as_json(value: Any, non_finite: Callable[[float], Any] = lambda number: None) -> Any:
+    """Facts as what JSON holds: a place in a file as "file:line", NaN and infinity as `non_finite` has them (null)."""
     if isinstance(value, Origin):
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: as_json(getattr(value, field.name), non_finite) for field in fields(value)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return as_json(value._asdict())
+        return as_json(value._asdict(), non_finite)
     if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
+        return {str(key): as_json(item, non_finite) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
+        return [as_json(item, non_finite) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return non_finite(value)
     return value

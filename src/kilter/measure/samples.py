@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kilter.divergence.estimates import Estimate, mean_estimate
 from kilter.divergence.sequences import SequenceKl, kl_from_sequences
-from kilter.model.head import KL_POLICY_REFERENCE, LOG_PROB, REFERENCE_LOG_PROB
+from kilter.model.row_functions import KL_POLICY_REFERENCE, LOG_PROB, REFERENCE_LOG_PROB
 from kilter.model.sampler import (
     Disagreement,
     Sample,

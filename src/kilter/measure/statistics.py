@@ -92,10 +92,3 @@ def _error_of_placements(placed: Sides) -> float:
     if min(map(len, placed)) < 2:
         return math.nan
     return math.sqrt(sum(float(side.var(ddof=1)) / len(side) for side in placed))
-
-
-class Estimate(NamedTuple):
-    """A number and its standard error, NaN where one value alone cannot tell it."""
-
-    value: float
-    error: float

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kilter.data.records import Demonstration, Origin, Pair, Record
+from kilter.data.records import Origin, Pair, Record
+from kilter.measure.encoded_rows import EncodedBlock, EncodedRecord, encode_block
 from kilter.measure.lengths import LengthBias, Spread, length_bias, spread
 from kilter.measure.rows import PARTS, answers_of, best_and_worst
 from kilter.tokens.encoding import Encoder, EncodingReport, Limits
@@ -83,7 +84,7 @@ def token_facts(
     counting = _Counting(tokenizer, longest)
     for start in range(0, len(records), BLOCK):
         block = records[start : start + BLOCK]
-        counting.add(_encoded(block, encoder, refusals))
+        counting.add(encode_block(block, encoder, refusals))
         refusals.clear()
         on_progress(len(block))
     return counting.facts()
@@ -100,11 +101,6 @@ def nodes_of(sequences: Sequence[TokenSequence]) -> int:
     return int((length - np.where(unprofitable_roots(common, length, SHARING_COST), 0, common)).sum())
 
 
-class _Row(NamedTuple):
-    record: Record
-    sequences: tuple[TokenSequence, ...]
-
-
 @dataclass
 class _Tally:
     """A `Found` in the making."""
@@ -119,46 +115,6 @@ class _Tally:
 
     def found(self) -> Found:
         return Found(self.rows, tuple(self.listed))
-
-
-class _Block(NamedTuple):
-    """Rows of a block that could be encoded, those that could not and why, and the encoder's counts."""
-
-    rows: list[_Row]
-    refused: list[tuple[Origin, str]]
-    reports: list[EncodingReport]
-
-
-def _encoded(block: Sequence[Record], encoder: Encoder, refusals: Sequence[str]) -> _Block:
-    """`refusals` are what the encoder tells. Places in the block stand for origins meanwhile: those may come twice."""
-    sequences: list[list[TokenSequence]] = [[] for _ in block]
-    pairs: list[Pair] = []
-    others: list[Demonstration] = []
-    for place, record in enumerate(block):
-        here = Origin("", place)
-        if isinstance(record, Pair):
-            pairs.append(Pair(record.prompt, record.chosen, record.rejected, here, tools=record.tools))
-            continue
-        tools: str = getattr(record, "tools", "")
-        others += [Demonstration(record.prompt, answer, here, tools) for _, answer in answers_of(record)]
-    reports = []
-    if pairs:
-        encoded, report = encoder.encode_pairs(pairs)
-        for pair in encoded:
-            sequences[pair.origin.line] += (pair.chosen, pair.rejected)
-        reports.append(report)
-    if others:
-        answered, report = encoder.encode_demonstrations(others)
-        for row in answered:
-            sequences[row.origin.line].append(row.sequence)
-        reports.append(report)
-    refused = dict(map(_place_and_reason, reversed(refusals)))
-    rows = [
-        _Row(record, tuple(of))
-        for place, (record, of) in enumerate(zip(block, sequences, strict=True))
-        if of and place not in refused
-    ]
-    return _Block(rows, [(block[place].origin, refused[place]) for place in sorted(refused)], reports)
 
 
 class _Counting:
@@ -183,7 +139,7 @@ class _Counting:
             )
         }  # fmt: skip
 
-    def add(self, block: _Block) -> None:
+    def add(self, block: EncodedBlock) -> None:
         self._reports += block.reports
         for origin, reason in block.refused:
             self._tallies["refused"].add(origin, reason)
@@ -211,7 +167,7 @@ class _Counting:
             **{name: tally.found() for name, tally in self._tallies.items()},
         )
 
-    def _count(self, row: _Row) -> None:
+    def _count(self, row: EncodedRecord) -> None:
         record, sequences = row
         first = sequences[0].first
         lengths = [len(sequence.ids) for sequence in sequences]
@@ -243,7 +199,7 @@ class _Counting:
         if self._eos_text and any(answer.endswith(self._eos_text) for answer in answers):
             self._tallies["text_eos"].add(record.origin)
 
-    def _look_for_special_tokens(self, rows: Sequence[_Row]) -> None:
+    def _look_for_special_tokens(self, rows: Sequence[EncodedRecord]) -> None:
         """Those that were text are looked for in rows of text, for conversations that hold any are refused."""
         sequences = [sequence for row in rows for sequence in row.sequences]
         row_S = np.repeat(np.arange(len(rows)), [len(row.sequences) for row in rows])
@@ -270,8 +226,3 @@ def _any_within(flag_T: NDArray[np.bool_], start_S: NDArray[np.int64], end_S: ND
     """Whether a flag is set from each start to before its end."""
     so_far = np.concatenate([[0], np.cumsum(flag_T)])
     return np.asarray(so_far[np.maximum(end_S, start_S)] > so_far[start_S])
-
-
-def _place_and_reason(line: str) -> tuple[int, str]:
-    place, _, reason = line.partition(": ")
-    return int(place.removeprefix(":")), reason

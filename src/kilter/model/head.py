@@ -10,32 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from kilter import divergence
+from kilter.model.row_functions import LOG_PROB, RowFunction, Rows, Targets
 
 # Rows of logits worked on at a time: as many as make about this many logits, so that they stay in cache.
 CHUNK_LOGITS = 1 << 23
 
+# Logits that a CPU core's own cache holds, with what functions form of them.
+CACHED_LOGITS = 1 << 17
+
 # The CPU's bfloat16 products are compiled anew for each number of rows; few sizes keep that compilation rare.
 SHAPE_MULTIPLE = 64
-
-
-class Targets(NamedTuple):
-    """The tokens whose log-probs are wanted: `id_M` in row `row_M`, sorted by row."""
-
-    row_M: Tensor
-    id_M: Tensor
-
-    def within(self, rows: slice) -> tuple[slice, Targets]:
-        """The targets of a slice of rows, counted from its start."""
-        bounds = torch.searchsorted(self.row_M, self.row_M.new_tensor([rows.start, rows.stop])).tolist()
-        part = slice(*bounds)
-        return part, Targets(self.row_M[part] - rows.start, self.id_M[part])
 
 
 @dataclass(frozen=True)
@@ -78,57 +67,6 @@ class Beside(NamedTuple):
 
     head: LogitsHead
     hidden_ND: Tensor
-
-
-class Rows:
-    """Some rows' log-probs (N, V), and those of the model beside; what several functions need is formed once."""
-
-    def __init__(self, log_p_NV: Tensor, log_q_NV: Tensor | None = None) -> None:
-        self.log_p, self.log_q = log_p_NV, log_q_NV
-
-    @cached_property
-    def p(self) -> Tensor:
-        return self.log_p.exp()
-
-    @cached_property
-    def q(self) -> Tensor:
-        assert self.log_q is not None
-        return self.log_q.exp()
-
-    @cached_property
-    def log_ratio(self) -> Tensor:
-        assert self.log_q is not None
-        return self.log_p - self.log_q
-
-
-class RowFunction(NamedTuple):
-    """A function of a model's distributions: one value for each row, or for each target."""
-
-    name: str
-    value: Callable[[Rows, Targets], Tensor]
-    per_target: bool = False
-
-
-def _gather(log_p_NV: Tensor, targets: Targets) -> Tensor:
-    return log_p_NV[targets.row_M, targets.id_M]
-
-
-def _reference_log_prob(rows: Rows, targets: Targets) -> Tensor:
-    assert rows.log_q is not None
-    return _gather(rows.log_q, targets)
-
-
-def _expectation(p_NV: Tensor, value_NV: Tensor) -> Tensor:
-    """`divergence.expectation`, in a third of its passes while no outcome is ruled out."""
-    plain = (p_NV * value_NV).sum(-1)
-    return divergence.expectation(p_NV, value_NV) if plain.isnan().any() else plain
-
-
-LOG_PROB = RowFunction("log_prob", lambda rows, targets: _gather(rows.log_p, targets), per_target=True)
-ENTROPY = RowFunction("entropy", lambda rows, _: -_expectation(rows.p, rows.log_p))
-REFERENCE_LOG_PROB = RowFunction("reference log_prob", _reference_log_prob, per_target=True)
-KL_POLICY_REFERENCE = RowFunction("kl(policy, reference)", lambda rows, _: _expectation(rows.p, rows.log_ratio))
-KL_REFERENCE_POLICY = RowFunction("kl(reference, policy)", lambda rows, _: -_expectation(rows.q, rows.log_ratio))
 
 
 def chunk_rows(vocabulary: int) -> int:
@@ -207,14 +145,29 @@ class _AnyFunction:
     def forward(self, hidden_ND: Tensor, rows: slice, targets: Targets, graph: bool) -> tuple[Tensor, ...]:
         with torch.set_grad_enabled(graph):
             self.hidden = hidden_ND[rows].detach().requires_grad_(graph)
-            log_p = self.head(self.hidden).log_softmax(-1)
-            log_q = None
+            logits, other = self.head(self.hidden), None
             if self.beside is not None:
                 with torch.no_grad():
-                    log_q = self.beside.head(self.beside.hidden_ND[rows]).log_softmax(-1)
-            distributions = Rows(log_p, log_q)
-            self.results = tuple(function.value(distributions, targets) for function in self.functions)
+                    other = self.beside.head(self.beside.hidden_ND[rows])
+            if graph or logits.device.type != "cpu":
+                self.results = self._values(logits, other, targets)
+            else:
+                self.results = self._values_in_cache(logits, other, targets)
         return self.results
+
+    def _values(self, logits: Tensor, other: Tensor | None, targets: Targets) -> tuple[Tensor, ...]:
+        distributions = Rows(logits.log_softmax(-1), None if other is None else other.log_softmax(-1))
+        return tuple(function.value(distributions, targets) for function in self.functions)
+
+    def _values_in_cache(self, logits: Tensor, other: Tensor | None, targets: Targets) -> tuple[Tensor, ...]:
+        """The same a few rows at a time: functions take many passes over what they are given."""
+        step = max(1, CACHED_LOGITS // logits.shape[-1])
+        parts = []
+        for part in (slice(i, min(i + step, len(logits))) for i in range(0, len(logits), step)):
+            parts.append(self._values(logits[part], None if other is None else other[part], targets.within(part)[1]))
+        if not parts:
+            return self._values(logits, other, targets)
+        return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
     def backward(self, gradients: Sequence[Tensor | None]) -> Tensor:
         pairs = [(r, g) for r, g in zip(self.results, gradients, strict=True) if g is not None and r.requires_grad]
@@ -256,7 +209,7 @@ class _LinearLogProb:
         logits = torch.mm(self.hidden, self.weight_VD.T)
         type_ = torch.float64 if logits.dtype == torch.float64 else torch.float32
         self.log_p = torch.log_softmax(logits, -1, dtype=type_)
-        return (_gather(self.log_p, targets),)
+        return (self.log_p[targets.row_M, targets.id_M],)
 
     def backward(self, gradients: Sequence[Tensor | None]) -> Tensor:
         (grad_M,) = gradients

@@ -23,8 +23,9 @@ from transformers import PreTrainedModel
 from kilter.errors import ModelError, ProofError
 from kilter.model.architectures import Path, architecture_of, rotary_settings
 from kilter.model.attention import NAME as TREE_ATTENTION
-from kilter.model.head import Targets, head_rows
+from kilter.model.head import head_rows
 from kilter.model.prepared import PreparedTree
+from kilter.model.row_functions import Targets
 from kilter.model.scorer import Scorer
 from kilter.tokens.sequence import TokenSequence
 from kilter.tokens.tree import TokenTree

@@ -19,18 +19,9 @@ from kilter.model import llama
 from kilter.model.architectures import Path, architecture_of, exact_up_to, router_loss
 from kilter.model.attention import use_tree_attention
 from kilter.model.autocast import keep_weights_cast, share_casts
-from kilter.model.head import (
-    LOG_PROB,
-    SHAPE_MULTIPLE,
-    Beside,
-    LogitsHead,
-    RowFunction,
-    Targets,
-    chunk_rows,
-    head_loss,
-    head_rows,
-)
+from kilter.model.head import SHAPE_MULTIPLE, Beside, LogitsHead, chunk_rows, head_loss, head_rows
 from kilter.model.prepared import PreparedTree
+from kilter.model.row_functions import LOG_PROB, RowFunction, Targets
 from kilter.tokens.tree import Ints
 
 

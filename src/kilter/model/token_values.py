@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kilter.model.head import LOG_PROB, RowFunction
 from kilter.model.prepared import PreparedTree
+from kilter.model.row_functions import LOG_PROB, RowFunction
 from kilter.model.scorer import Scorer
 from kilter.tokens.packing import pack
 from kilter.tokens.sequence import TokenSequence

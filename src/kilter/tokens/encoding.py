@@ -293,7 +293,7 @@ class Encoder:
             rows = list(_each(lambda row: self._drop_turns(row, prompts[row.text]), rows, bad))
             prompts |= self._tokens.starts(row.text for row in rows if row.text not in prompts)
         if bad and not self._skip_bad:
-            raise DataError(_listing(f"{len(bad)} of {len(given)} rows cannot be used; mend or skip them", bad))
+            raise DataError(listing(f"{len(bad)} of {len(given)} rows cannot be used; mend or skip them", bad))
         for line in bad:
             self._on_refused(line)
         rows = self._tokenise(rows, prompts)
@@ -366,7 +366,7 @@ class Encoder:
                 f"{len(overlong)} of {len(rows)} rows are longer than max_length = {limit} tokens; raise it, "
                 "lower max_prompt, or drop them (on_overflow 'drop')"
             )
-            raise DataError(_listing(title, list(map(_lengths, overlong))))
+            raise DataError(listing(title, list(map(_lengths, overlong))))
         return [row for row in rows if max(len(s.ids) for s in row.sequences) <= limit]
 
     def _report(self, kept: Sequence[_Row], *, given: int, bad: int, overlong: int) -> EncodingReport:
@@ -410,6 +410,7 @@ def _lengths(row: _Row) -> str:
     return f"{row.origin}: prompt {first} tokens, answer {answers}"
 
 
-def _listing(title: str, lines: Sequence[str]) -> str:
+def listing(title: str, lines: Sequence[str]) -> str:
+    """An error's text: what is wrong, then the first few rows where it is."""
     more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
     return "\n  ".join([f"{title}:", *lines[:LISTED], *more])
