@@ -276,7 +276,7 @@ def test_kl_of_equal_distributions_is_exactly_zero(family: type[Family]) -> None
     random = np.random.default_rng(0)
     for _ in range(20):
         p = drawn(family, random)
-        assert abs(float(kl(p, p))) <= (1e-14 if way_of_kl(family, family)[0] == "expectations" else 0.0)
+        assert float(kl(p, p)) == 0
 
 
 TINY: list[tuple[Callable[[float], Family], Callable[[mpmath.mpf], mpmath.mpf]]] = [
@@ -317,7 +317,7 @@ def test_kl_is_never_negative_nor_nan_however_far_apart(a: float, b: float, c: f
         (Laplace(a, b), Laplace(c, d)),
         (Pareto(a, b), Pareto(c, d)),
         (VonMises(a, b), VonMises(c, d)),
-        (InverseGaussian(a, b), InverseGaussian(a, b)),
+        (InverseGaussian(a, b), InverseGaussian(c, d)),
     ]:
         assert float(kl(p, q)) >= -1e-9 * (1 + a + b + c + d), (p, q)
 

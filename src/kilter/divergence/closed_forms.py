@@ -432,7 +432,5 @@ def _none(what: str, p: type[Family], *q: type[Family]) -> DistributionError:
         return DistributionError(
             f"{what}({names}): one has probabilities of whole numbers, the other a density: they cannot be compared"
         )
-    return DistributionError(
-        f"{what}({names}) has no closed form; integrate it with kilter.divergence.quadrature.kl, or estimate it from "
-        "samples"
-    )
+    instead = "integrate it with kilter.divergence.quadrature.kl, or " if p.kind in WITHIN else ""
+    return DistributionError(f"{what}({names}) has no closed form; {instead}estimate it from samples")

@@ -110,13 +110,11 @@ def _solve_lower(xp: Any, lower: Array, right: Array) -> Array:
         from importlib import import_module
 
         return import_module("jax.scipy.linalg").solve_triangular(lower, right, lower=True)
+    if lower.ndim > 2 or right.ndim > 2:
+        return np.linalg.solve(lower, right)  # which has batches, if not triangles
     from scipy.linalg import solve_triangular
 
-    batch = np.broadcast_shapes(lower.shape[:-2], right.shape[:-2])
-    lowers = np.broadcast_to(lower, (*batch, *lower.shape[-2:])).reshape(-1, *lower.shape[-2:])
-    rights = np.broadcast_to(right, (*batch, *right.shape[-2:])).reshape(-1, *right.shape[-2:])
-    solved = [solve_triangular(a, b, lower=True) for a, b in zip(lowers, rights, strict=True)]
-    return np.reshape(solved, (*batch, *right.shape[-2:]))
+    return solve_triangular(lower, right, lower=True, check_finite=False)
 
 
 class _Whitening:

@@ -115,7 +115,7 @@ def js(p: Any, q: Any, *, tolerance: float = TOLERANCE) -> Quadrature:
 
 
 def total_variation(p: Any, q: Any, *, tolerance: float = TOLERANCE) -> Quadrature:
-    """Total variation distance int |p - q| / 2, between 0 and 1."""
+    """Total variation distance, half the integral of the absolute p - q; between 0 and 1."""
     return _one(p, q, "total_variation", tolerance)
 
 
@@ -237,7 +237,8 @@ def _density(p: Any, called: str) -> Any:
     from kilter.divergence.mixtures import Mixture
     from kilter.divergence.objects import family_of
 
-    known = Density(p) if type(p).__name__ == "function" else family_of(p)
+    of_library = type(p).__module__.startswith(("scipy.stats", "torch.distributions"))
+    known = Density(p) if callable(p) and not of_library else family_of(p)
     if isinstance(known, Mixture) and isinstance(known.components, Normal):
         means, sds = (np.ravel(np.asarray(value, dtype=np.float64)) for value in known.components.parameters())
         around = [float(m + step * s) for m, s in np.broadcast(means, sds) for step in (0, -8, -3, -1, 1, 3, 8)]

@@ -29,6 +29,7 @@ from kilter.divergence.families import (
     HalfCauchy,
     HalfNormal,
     InverseGamma,
+    InverseGaussian,
     Kumaraswamy,
     Laplace,
     Logistic,
@@ -113,6 +114,10 @@ def kl_exponential(xp: Any, p: Exponential, q: Exponential) -> Array:
 def kl_gamma(xp: Any, p: Gamma, q: Gamma) -> Array:
     rates = p.shape * log_excess(p.rate, q.rate) + (p.shape - q.shape) * log_ratio(p.rate, q.rate)
     return gamma_excess(p.shape, q.shape) + rates
+
+
+def kl_inverse_gaussian(xp: Any, p: InverseGaussian, q: InverseGaussian) -> Array:
+    return 0.5 * (log_excess(p.shape, q.shape) + q.shape / p.mean * ((p.mean - q.mean) / q.mean) ** 2)
 
 
 def kl_pareto(xp: Any, p: Pareto, q: Pareto) -> Array:
@@ -205,6 +210,7 @@ KL: dict[type[Family], Pair] = {
     Rayleigh: Pair(kl_rayleigh),
     Exponential: Pair(kl_exponential),
     Gamma: Pair(kl_gamma),
+    InverseGaussian: Pair(kl_inverse_gaussian),
     Pareto: Pair(kl_pareto),
     Uniform: Pair(kl_uniform),
     Beta: Pair(kl_beta),
