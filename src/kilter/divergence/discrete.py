@@ -183,7 +183,7 @@ def tsallis(p: Distribution, q: Distribution, *, order: float, **options: Unpack
 
 
 def total_variation(p: Distribution, q: Distribution, **options: Unpack[Options]) -> Array:
-    """Total variation distance sum |p - q| / 2: the most by which p and q disagree on an event. From 0 to 1.
+    """Total variation distance `sum |p - q| / 2`: the most by which p and q disagree on an event. From 0 to 1.
 
     One value for each row.
 
@@ -236,7 +236,7 @@ def wasserstein1(
     """Wasserstein-1 distance on an ordered support: the least mean distance over which p must be moved to become q.
 
     In the unit of `positions` (n,), where the outcomes lie, ascending; 0, 1, ..., n - 1 by default. It is the sum of
-    |P - Q| over the gaps, P and Q the cumulative distributions (Vallender 1974). One value for each row.
+    `|P - Q|` over the gaps, P and Q the cumulative distributions (Vallender 1974). One value for each row.
 
     >>> from kilter.divergence import Probs
     >>> float(wasserstein1(Probs([1.0, 0.0, 0.0]), Probs([0.0, 0.0, 1.0]), positions=[0.0, 1.0, 5.0]))

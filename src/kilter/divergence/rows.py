@@ -24,14 +24,15 @@ REDUCTIONS = ("none", "mean", "sum")
 class Options(TypedDict, total=False):
     """What every exact function takes by keyword.
 
-    axis: the axis of p and of q along which the outcomes lie; the last by default.
-    mask: which rows count, boolean, of the rows' shape. Others are neither looked at nor validated; their result is 0.
-    weights: of the rows, for `reduction="mean"` and `"sum"`; none negative.
-    reduction: over rows, never over outcomes. "none" (the default) gives one value for each row, "mean" their weighted
-        mean over the rows that count, "sum" their weighted sum.
-    support: "exact" (the default) is mathematics: 0 log 0 = 0, and inf where that is the value. "raise" raises
-        DistributionError where a row's value is infinite. `Smooth(amount)` mixes p and q with the uniform distribution.
-    validate: False skips the check that the numbers are distributions (within `jax.jit` it cannot be made).
+    - axis: the axis of p and of q along which the outcomes lie; the last by default.
+    - mask: which rows count, boolean, of the rows' shape. Others are neither looked at nor validated; their result is
+      0.
+    - weights: of the rows, for `reduction="mean"` and `"sum"`; none negative.
+    - reduction: over rows, never over outcomes. "none" (the default) gives one value for each row, "mean" their
+      weighted mean over the rows that count, "sum" their weighted sum.
+    - support: "exact" (the default) is mathematics: 0 log 0 = 0, and inf where that is the value. "raise" raises
+      DistributionError where a row's value is infinite. `Smooth(amount)` mixes p and q with the uniform distribution.
+    - validate: False skips the check that the numbers are distributions (within `jax.jit` it cannot be made).
     """
 
     axis: int
