@@ -142,6 +142,10 @@ for order in (0, 0.3, 1, 2):
 paired = pytest.mark.parametrize("name", PAIRED)
 
 
+# Near p = q these grow with the difference, and the others with its square.
+FIRST_ORDER = {"total_variation", "hellinger", "wasserstein1", "renyi(inf)"}
+
+
 def shares(counts: list[int]) -> Rows:
     return [mpf(c) / sum(counts) for c in counts]
 
@@ -169,7 +173,7 @@ logits = st.integers(2, 6).flatmap(
 
 @paired
 @given(counts)
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_values_of_shares_are_those_of_80_digits(name: str, pair: tuple[list[int], list[int]]) -> None:
     function, oracle = PAIRED[name]
     with mp.workdps(DIGITS):
@@ -179,13 +183,16 @@ def test_values_of_shares_are_those_of_80_digits(name: str, pair: tuple[list[int
 
 @paired
 @given(logits)
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_values_of_logits_are_those_of_80_digits(name: str, pair: tuple[list[float], list[float]]) -> None:
     """Up to +-1e4, with outcomes ruled out; a probability too small for a number still counts by its logarithm."""
     function, oracle = PAIRED[name]
     with mp.workdps(DIGITS):
         wanted = oracle(*map(softmax, pair))
-    agree(function(*map(Logits, pair)), wanted, absolute=1e-24)
+    # A difference of two logits that are not near each other is rounded, and log-ratios are uncertain by that.
+    rounding = 1e-15 * max(1.0, *(abs(z) for row in pair for z in row if z > -INF))
+    slope = 1 if name in FIRST_ORDER else math.sqrt(abs(wanted)) if wanted < 1 else 0
+    agree(function(*map(Logits, pair)), wanted, absolute=rounding * slope + 1e-24)
 
 
 @given(logits)
@@ -268,7 +275,7 @@ def test_torch_distributions_agree_over_thousands_of_rows() -> None:
 
 @paired
 @given(logits)
-@settings(max_examples=20)
+@settings(max_examples=15)
 def test_a_distribution_and_itself_are_exactly_0_apart(name: str, pair: tuple[list[float], list[float]]) -> None:
     function, _ = PAIRED[name]
     if name == "cross_entropy":
@@ -302,7 +309,7 @@ def test_small_differences_keep_their_digits(name: str, size: float) -> None:
 
 @paired
 @given(logits, st.sampled_from([1.0, 1e-3, 1e-7]), st.booleans())
-@settings(max_examples=20)
+@settings(max_examples=15)
 def test_no_divergence_is_negative_in_float32(
     name: str, pair: tuple[list[float], list[float]], size: float, near: bool
 ) -> None:
