@@ -173,7 +173,7 @@ logits = st.integers(2, 6).flatmap(
 
 @paired
 @given(counts)
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_values_of_shares_are_those_of_80_digits(name: str, pair: tuple[list[int], list[int]]) -> None:
     function, oracle = PAIRED[name]
     with mp.workdps(DIGITS):
@@ -183,7 +183,7 @@ def test_values_of_shares_are_those_of_80_digits(name: str, pair: tuple[list[int
 
 @paired
 @given(logits)
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_values_of_logits_are_those_of_80_digits(name: str, pair: tuple[list[float], list[float]]) -> None:
     """Up to +-1e4, with outcomes ruled out; a probability too small for a number still counts by its logarithm."""
     function, oracle = PAIRED[name]
@@ -275,7 +275,7 @@ def test_torch_distributions_agree_over_thousands_of_rows() -> None:
 
 @paired
 @given(logits)
-@settings(max_examples=20)
+@settings(max_examples=15)
 def test_a_distribution_and_itself_are_exactly_0_apart(name: str, pair: tuple[list[float], list[float]]) -> None:
     function, _ = PAIRED[name]
     if name == "cross_entropy":
@@ -309,7 +309,7 @@ def test_small_differences_keep_their_digits(name: str, size: float) -> None:
 
 @paired
 @given(logits, st.sampled_from([1.0, 1e-3, 1e-7]), st.booleans())
-@settings(max_examples=20)
+@settings(max_examples=15)
 def test_no_divergence_is_negative_in_float32(
     name: str, pair: tuple[list[float], list[float]], size: float, near: bool
 ) -> None:
