@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from array_api_compat import device
 
 from kilter.divergence import multivariate
 from kilter.divergence.expectations import CROSS_ENTROPIES, ENTROPIES, EXPECTATIONS
@@ -365,7 +366,7 @@ def _sum_over_outcomes(xp: Any, p: Family, q: Family) -> Array:
     """sum p log q over the outcomes of p, of which there are finitely many."""
     _, high = p.support()
     last = high if isinstance(high, float) else float(xp.max(high))
-    x = xp.arange(int(last) + 1, dtype=p.parameters()[0].dtype, device=p.parameters()[0].device)
+    x = xp.arange(int(last) + 1, dtype=p.parameters()[0].dtype, device=device(p.parameters()[0]))
     log_p, log_q = _spread(p).log_density(x), _spread(q).log_density(x)
     nothing = log_p == -math.inf
     safe = xp.where(nothing, xp.zeros_like(log_p + log_q), log_q + 0 * xp.where(nothing, 0 * log_p, log_p))

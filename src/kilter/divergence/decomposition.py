@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
+from array_api_compat import device
 
 from kilter.divergence.discrete import cross_entropy, entropy, kl
 from kilter.divergence.distributions import Distribution, Logits, detached, first, on_host, place, required
@@ -190,7 +191,7 @@ def _where_finite(finite: Array, gradient: Array) -> Array:
 def _measured_error(pair: Pair, loss: Callable[..., Array], by_p: Array, by_q: Array) -> float:
     """How far slopes of `loss` along a direction, by central differences, lie from those that gradients give."""
     xp = array_namespace(by_p)
-    direction = xp.cos(xp.astype(xp.arange(by_p.shape[-1], device=by_p.device), by_p.dtype))
+    direction = xp.cos(xp.astype(xp.arange(by_p.shape[-1], device=device(by_p)), by_p.dtype))
     step = xp.finfo(by_p.dtype).eps ** (1 / 3)
     errors = []
     for move_p, move_q, gradient in ((step, 0.0, by_p), (0.0, step, by_q)):

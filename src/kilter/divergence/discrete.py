@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 import numpy as np
-from array_api_compat import is_torch_array
+from array_api_compat import device, is_torch_array
 
 from kilter.divergence.distributions import Distribution, Logits, detached, on_host, required
 from kilter.divergence.forms import Form, Pair, form_of
@@ -356,7 +356,7 @@ def _wasserstein1(pair: Pair, positions: Array | None) -> Array:
     moved = abs(xp.cumulative_sum(difference, axis=-1)[..., :-1])
     if positions is None:
         return xp.sum(moved, axis=-1)
-    places = xp.asarray(positions, dtype=difference.dtype, device=difference.device)
+    places = xp.asarray(positions, dtype=difference.dtype, device=device(difference))
     if tuple(places.shape) != (difference.shape[-1],):
         found = f"positions of shape {tuple(places.shape)}"
         raise DistributionError(f"found {found}; wanted one for each outcome, ({difference.shape[-1]},)")

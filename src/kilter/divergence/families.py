@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from array_api_compat import is_array_api_obj, is_numpy_array
+from array_api_compat import device, is_array_api_obj, is_numpy_array
 
 from kilter.divergence.bessel import log_bessel_i
 from kilter.divergence.namespaces import array_namespace
@@ -57,7 +57,7 @@ def promote(*values: Array) -> tuple[Any, list[Array]]:
     xp = array_namespace(*foreign) if foreign else array_namespace(leader)
     floating = [v for v in (foreign or arrays) if xp.isdtype(v.dtype, "real floating")]
     dtype = floating[0].dtype if floating else xp.float64
-    place = {"device": leader.device} if foreign else {}
+    place = {"device": device(leader)} if foreign else {}
 
     def as_floating(value: Array) -> Array:
         if is_array_api_obj(value) and not (foreign and is_numpy_array(value)):
@@ -558,7 +558,7 @@ class Categorical(Family):
         return 0.0, float(values.shape[-1] - 1)
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        one_hot = x[..., None] == xp.arange(self.probabilities.shape[-1], dtype=x.dtype, device=x.device)
+        one_hot = x[..., None] == xp.arange(self.probabilities.shape[-1], dtype=x.dtype, device=device(x))
         return xp.log(xp.sum(xp.where(one_hot, self.probabilities, xp.zeros_like(self.probabilities)), axis=-1))
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from array_api_compat import device
+
 from kilter.divergence.distributions import Counts, Distribution, Logits, LogProbs
 from kilter.divergence.namespaces import array_namespace
 
@@ -65,7 +67,7 @@ def _of_logits(z: Array) -> Form:
     xp = array_namespace(z)
     possible, zero = z > -float("inf"), xp.zeros_like(z)
     z_safe = xp.where(possible, z, zero)
-    places = xp.arange(z.shape[-1], device=z.device)
+    places = xp.arange(z.shape[-1], device=device(z))
     is_top = places == xp.argmax(z, axis=-1, keepdims=True)
     top = xp.sum(xp.where(is_top, z_safe, zero), axis=-1, keepdims=True)
     below = xp.where(possible, z_safe - top, zero)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import is_numpy_array, is_torch_array
+from array_api_compat import device, is_numpy_array, is_torch_array
 
 from kilter.divergence.bessel import bessel_ratio, log_hyp0f1
 from kilter.divergence.families import COUNT, NONNEGATIVE, Family, condition, promote
@@ -93,7 +93,7 @@ NORMALS = (DiagonalNormal, MultivariateNormal, LowRankNormal)
 
 
 def _eye(xp: Any, size: int, like: Array) -> Array:
-    return xp.eye(size, dtype=like.dtype, device=like.device)
+    return xp.eye(size, dtype=like.dtype, device=device(like))
 
 
 def _diagonal(xp: Any, matrix: Array) -> Array:
@@ -381,7 +381,7 @@ class DirichletMultinomial(Family):
 
 
 def _outcomes(xp: Any, n: Array, like: Array) -> Array:
-    return xp.arange(int(xp.max(n)) + 1, dtype=like.dtype, device=like.device) + 0 * like[..., None]
+    return xp.arange(int(xp.max(n)) + 1, dtype=like.dtype, device=device(like)) + 0 * like[..., None]
 
 
 def kl_dirichlet_multinomial(xp: Any, p: DirichletMultinomial, q: DirichletMultinomial) -> Array:

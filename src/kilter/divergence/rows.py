@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+from array_api_compat import device
+
 from kilter.divergence.distributions import Distribution, Smooth, computed_in, detached, first, on_host, place
 from kilter.divergence.namespaces import array_namespace
 from kilter.errors import DistributionError
@@ -104,7 +106,7 @@ class RowOptions:
         if self.mask is None:
             return None
         xp = array_namespace(rows)
-        mask = xp.asarray(self.mask, device=rows.device)
+        mask = xp.asarray(self.mask, device=device(rows))
         if not xp.isdtype(mask.dtype, "bool") or tuple(mask.shape) != tuple(rows.shape[:-1]):
             found = f"a mask of type {mask.dtype} and shape {tuple(mask.shape)}"
             raise DistributionError(f"found {found}; wanted booleans of the rows' shape, {tuple(rows.shape[:-1])}")
@@ -142,7 +144,7 @@ class RowOptions:
 
     def _row_weights(self, values: Array) -> Array:
         xp = array_namespace(values)
-        weights = xp.asarray(self.weights, device=values.device)
+        weights = xp.asarray(self.weights, device=device(values))
         if tuple(weights.shape) != tuple(values.shape):
             found = f"weights of shape {tuple(weights.shape)}"
             raise DistributionError(f"found {found}; wanted one for each row, {tuple(values.shape)}")
