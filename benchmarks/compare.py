@@ -129,7 +129,7 @@ def by_kilter(a: str, b: str, texts: str) -> dict[str, Any]:
     kl = found.divergences["kl_a_b"].mean
     return {
         "tokens": found.tokens, "seconds": found.seconds, "cpu": cpu, "peak": peak.above,
-        "kl": kl.value, "error": kl.error, "same": found.same_top.value,
+        "kl": kl.value, "error": kl.standard_error, "same": found.same_top.value,
     }  # fmt: skip
 
 
