@@ -33,7 +33,6 @@ KINDS: dict[str, type[Distribution]] = {"probs": Probs, "log_probs": LogProbs, "
 EXPECTED = "expected numbers with commas between (0.2,0.8), counts:3,5 or a family as in normal:0,1"
 
 _CALL = re.compile(r"\s*([A-Za-z_][\w-]*)\s*(?:\((.*)\)|:(.*))\s*", re.DOTALL)
-_LIST = re.compile(r"[\s\d.,+\-eE/%\[\];]+|.*(?:nan|inf).*", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Intervals for the proportions and differences that evaluations report, and numbers with their errors."""
+"""Intervals for the proportions and differences that evaluations report."""
 
 from __future__ import annotations
 
