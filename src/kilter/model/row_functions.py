@@ -107,19 +107,37 @@ TOP = RowFunction("top", lambda rows, _: rows.log_p.max(-1).indices)
 REFERENCE_TOP = RowFunction("reference top", lambda rows, _: rows.log_q.max(-1).indices)
 
 
+# Above this many nats sum p (log p - log q) keeps four digits in float32.
+DIFFERENCE_KEEPS = 2e-2
+
 # Where a ratio is exp(60) or more, the smaller probability is nothing to the larger in any type of number.
 LARGEST_LOG_RATIO = 60.0
 
 
 def _kl(log_ratio: Tensor, p: Tensor, q: Tensor) -> Tensor:
-    """KL(p, q) from log p - log q, each term p (exp(d) - 1 - d) with d = log q - log p: never negative.
+    """KL(p, q) from log p - log q: the plain sum for rows far enough apart, for the others `_near_kl`."""
+    plain = (p * log_ratio).sum(-1)
+    near = ~((plain > DIFFERENCE_KEEPS) & plain.isfinite())
+    if not near.any():
+        return plain
+    if near.all():
+        return _near_kl(log_ratio, p, q)
+    (rows,) = near.nonzero(as_tuple=True)
+    return plain.index_put((rows,), _near_kl(log_ratio[rows], p[rows], q[rows]))
+
+
+def _near_kl(log_ratio: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    """KL(p, q), each term p (exp(d) - 1 - d) with d = log q - log p: never negative.
 
     The same as h G(s) of this module's docstring, in fewer passes. Beyond `LARGEST_LOG_RATIO` exp(d) is not formed; the
     term is q there.
     """
-    d = (-log_ratio).clamp(max=LARGEST_LOG_RATIO)
-    terms = p * (torch.expm1(d) - d) + (q - math.exp(LARGEST_LOG_RATIO) * p).relu()
-    return _total(terms, p, d.isneginf)
+    if log_ratio.numel() == 0 or log_ratio.amin() >= -LARGEST_LOG_RATIO:
+        terms = p * (torch.expm1(-log_ratio) + log_ratio)
+    else:
+        d = (-log_ratio).clamp(max=LARGEST_LOG_RATIO)
+        terms = p * (torch.expm1(d) - d) + (q - math.exp(LARGEST_LOG_RATIO) * p).relu()
+    return _total(terms, p, log_ratio.isposinf)
 
 
 def _total(terms: Tensor, probability: Tensor, ruled_out: Callable[[], Tensor]) -> Tensor:
