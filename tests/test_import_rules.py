@@ -25,6 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"data", "tokens", "model", "divergence", "objectives", "measure", "errors"},
     "demo": {"data", "tokens", "model", "divergence", "objectives", "measure", "train", "errors"},
 }
+# Within divergence each part imports only itself and those before it.
+DIVERGENCE = ("namespaces", "exact", "estimates", "families")
 # The surface and the command line may import everything; nobody imports them.
 OPEN = {"__init__", "__main__", "calculators", "cli", "commands", "flags"}
 
@@ -34,7 +36,7 @@ LIGHT = re.compile(
 )
 HEAVY = {"torch", "transformers"}
 # Modules beside light ones that are for PyTorch alone, and imported when its tensors come.
-FOR_TORCH = {"kilter.divergence.fused"}
+FOR_TORCH = {"kilter.divergence.exact.fused"}
 # What only some light modules may load.
 TEXT_LIBRARIES = {"tokenizers", "jinja2"}
 READS_TEXT = {"kilter.tokens.rendering", "kilter.tokens.encoding"}
@@ -104,6 +106,27 @@ def forbidden_edges(source: Path) -> list[str]:
     return found
 
 
+def place_in_divergence(module: str) -> int | None:
+    """Where a module stands in the order of divergence, whose surface comes last; None for any other module."""
+    _, package, part = [*module.split("."), "", ""][:3]
+    if package != "divergence":
+        return None
+    return DIVERGENCE.index(part) if part in DIVERGENCE else len(DIVERGENCE)
+
+
+def upward_edges(source: Path) -> list[str]:
+    """Imports within divergence that go against its order."""
+    modules = modules_of(source)
+    found = []
+    for module in modules:
+        importer = place_in_divergence(module)
+        for imported in imports_of(module, modules) if importer is not None else ():
+            to = place_in_divergence(imported.module)
+            if importer is not None and to is not None and to > importer:
+                found.append(f"{module}:{imported.line} imports {imported.module}")
+    return found
+
+
 def heavy_loads(source: Path) -> list[str]:
     """Light modules that load what they must not, each with the chain of imports that does."""
     modules = modules_of(source)
@@ -130,6 +153,12 @@ def heavy_loads(source: Path) -> list[str]:
 
 def test_no_package_imports_what_the_table_forbids() -> None:
     assert forbidden_edges(SOURCE) == []
+
+
+def test_within_divergence_each_part_imports_only_those_before_it() -> None:
+    assert upward_edges(SOURCE) == []
+    parts = {path.stem for path in (SOURCE / "divergence").iterdir() if path.stem not in ("__init__", "__pycache__")}
+    assert parts == set(DIVERGENCE)
 
 
 def test_light_modules_load_neither_torch_nor_transformers() -> None:
@@ -163,6 +192,20 @@ def test_the_documented_table_is_this_one() -> None:
 )
 def test_a_forbidden_edge_is_found_however_it_is_written(text: str, tmp_path: Path) -> None:
     assert len(forbidden_edges(made_package(tmp_path, {"model/scorer.py": text}))) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from kilter.divergence.families import closed_forms",
+        "from kilter.divergence import kl",
+        "def late() -> None:\n    from kilter.divergence.estimates import counts",
+    ],
+)
+def test_an_import_against_the_order_of_divergence_is_found(text: str, tmp_path: Path) -> None:
+    packages = {f"divergence/{part}/__init__.py": "" for part in DIVERGENCE}
+    source = made_package(tmp_path, packages | {"divergence/__init__.py": "", "divergence/exact/rows.py": text})
+    assert len(upward_edges(source)) == 1
 
 
 @pytest.mark.parametrize(

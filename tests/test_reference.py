@@ -11,7 +11,7 @@ import numpy as np
 from kilter.cli import app
 from kilter.data.formats import FORMATS, PROMPT_FORMATS
 from kilter.divergence.families import FAMILIES
-from kilter.divergence.notation import signature
+from kilter.divergence.families.notation import signature
 from kilter.model.architectures import ARCHITECTURES
 from kilter.train.config import AlignConfig
 

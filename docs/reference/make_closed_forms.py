@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from kilter.divergence.closed_forms import (
+from kilter.divergence.families import FAMILIES, Family
+from kilter.divergence.families.closed_forms import (
     BHATTACHARYYA_PAIRS,
     WASSERSTEIN2_PAIRS,
     entropy_formula,
     way_of_kl,
     within_family,
 )
-from kilter.divergence.families import FAMILIES, Family
-from kilter.divergence.multivariate import VECTOR_FAMILIES
-from kilter.divergence.notation import signature
-from kilter.divergence.objects import SCIPY, SCIPY_VECTORS, TORCH
-from kilter.divergence.same_family import Pair
+from kilter.divergence.families.multivariate import VECTOR_FAMILIES
+from kilter.divergence.families.notation import signature
+from kilter.divergence.families.objects import SCIPY, SCIPY_VECTORS, TORCH
+from kilter.divergence.families.same_family import Pair
 
 PAGE = Path(__file__).with_name("closed-forms.md")
 
 TOP = """\
 # Closed forms
 
-<!-- Written by docs/reference/make_closed_forms.py from the registry in src/kilter/divergence/closed_forms.py. -->
+<!-- Written by docs/reference/make_closed_forms.py from src/kilter/divergence/families/closed_forms.py. -->
 
 `kilter.divergence.closed_forms` has `entropy(p)`, `cross_entropy(p, q)`, `kl(p, q)`, `bhattacharyya(p, q)`,
 `hellinger(p, q)` and `wasserstein2(p, q)` of distributions of the families below, in nats. Parameters are numbers, or

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from kilter.divergence import Logits, Probs, cross_entropy, entropy, js, kl, total_variation
-from kilter.divergence.closed_forms import cross_entropy as cross_entropy_of_families
-from kilter.divergence.closed_forms import entropy as entropy_of_family
-from kilter.divergence.closed_forms import kl as kl_of_families
 from kilter.divergence.families import Bernoulli, Normal
+from kilter.divergence.families.closed_forms import cross_entropy as cross_entropy_of_families
+from kilter.divergence.families.closed_forms import entropy as entropy_of_family
+from kilter.divergence.families.closed_forms import kl as kl_of_families
 
 CONCEPTS = Path(__file__).parents[2] / "docs" / "concepts"
 FAIR, BENT, TWO_HEADED = Probs([0.5, 0.5]), Probs([0.7, 0.3]), Probs([1.0, 0.0])

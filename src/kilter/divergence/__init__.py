@@ -1,48 +1,79 @@
-"""Exact divergences and entropies, and the losses built from them; the units are nats unless bits are asked for."""
+"""Exact divergences and entropies, and the losses built from them; the units are nats unless bits are asked for.
 
-from kilter.divergence import closed_forms, quadrature
-from kilter.divergence.counts import entropy_from_counts, kl_from_counts
-from kilter.divergence.critic import train_critic, variational_bound
-from kilter.divergence.decomposition import Decomposition, GradientComparison, compare_gradients, decompose
-from kilter.divergence.describe import describe
-from kilter.divergence.discrete import (
+`exact` takes discrete distributions given in full, `estimates` samples, `families` parametric families and densities.
+Each imports only those before it: exact, estimates, families.
+"""
+
+from kilter.divergence.estimates import (
+    Estimate,
+    SequenceKl,
+    bound_from_critic,
+    bound_value,
+    entropy_from_counts,
+    entropy_from_neighbours,
+    kl_from_counts,
+    kl_from_log_ratios,
+    kl_from_neighbours,
+    kl_from_sequences,
+    kl_loss,
+    mean_estimate,
+    sequence_kl_loss,
+    train_critic,
+    variational_bound,
+)
+from kilter.divergence.exact import (
+    F_DIVERGENCES,
+    Counts,
+    Decomposition,
+    Distribution,
+    FDivergence,
+    GradientComparison,
+    Logits,
+    LogProbs,
+    LossOptions,
+    Options,
+    Probs,
+    Smooth,
     alpha,
     bhattacharyya,
+    binary_cross_entropy,
     chi2,
+    compare_gradients,
     cross_entropy,
+    cross_entropy_loss,
+    decompose,
     entropy,
     expectation,
+    f_divergence,
+    f_divergence_named,
+    gaussian_nll,
     generalised_js,
     hellinger,
     jeffreys,
     js,
     kl,
+    log_softmax,
+    mean_squared_error,
     renyi,
     total_variation,
     tsallis,
     wasserstein1,
 )
-from kilter.divergence.distributions import Counts, Distribution, Logits, LogProbs, Probs, Smooth
-from kilter.divergence.estimates import Estimate, mean_estimate
-from kilter.divergence.f_divergences import F_DIVERGENCES, FDivergence, f_divergence, f_divergence_named
-from kilter.divergence.families import FAMILIES, Family
-from kilter.divergence.log_ratios import kl_from_log_ratios, kl_loss
-from kilter.divergence.losses import (
-    LossOptions,
-    binary_cross_entropy,
-    cross_entropy_loss,
-    gaussian_nll,
-    log_softmax,
-    mean_squared_error,
+from kilter.divergence.families import (
+    FAMILIES,
+    Density,
+    Family,
+    Mixture,
+    Quadrature,
+    closed_forms,
+    describe,
+    entropy_bounds,
+    family_of,
+    kl_bounds,
+    kl_by_sampling,
+    parse_distribution,
+    quadrature,
 )
-from kilter.divergence.mixtures import Mixture, entropy_bounds, kl_bounds, kl_by_sampling
-from kilter.divergence.nearest_neighbours import entropy_from_neighbours, kl_from_neighbours
-from kilter.divergence.notation import parse_distribution
-from kilter.divergence.objects import family_of
-from kilter.divergence.quadrature import Density, Quadrature
-from kilter.divergence.rows import Options
-from kilter.divergence.sequences import SequenceKl, kl_from_sequences, sequence_kl_loss
-from kilter.divergence.variational import bound_from_critic, bound_value
 
 __all__ = [
     "FAMILIES",

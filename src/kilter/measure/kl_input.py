@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilter.divergence import Counts, Distribution, Logits, LogProbs, Probs
-from kilter.divergence.forms import form_of
+from kilter.divergence.exact.forms import form_of
 from kilter.errors import DistributionError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def read_distribution(text: str, name: str) -> Given:
     if kind in KINDS:
         numbers = [_number(word, place, name) for place, word in enumerate(_words(inside, name), 1)]
         return Listed(text.strip(), checked(numbers, kind, name), tuple(str(i + 1) for i in range(len(numbers))))
-    from kilter.divergence.notation import parse_distribution
+    from kilter.divergence.families.notation import parse_distribution
 
     try:
         return Named(text.strip(), parse_distribution(f"{kind}({inside})"))

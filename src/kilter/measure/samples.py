@@ -1,8 +1,8 @@
 """What samples say of a model: how long they are, whether they end, how they repeat, and how far they lie from a
 reference.
 
-Answer KL is a divergence between distributions over whole answers (kilter.divergence.sequences says how it is estimated
-from answers that the policy drew).
+Answer KL is a divergence between distributions over whole answers (kilter.divergence.estimates.sequences says how it is
+estimated from answers that the policy drew).
 
 Axes: S samples.
 """
@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from kilter.divergence.estimates import Estimate, mean_estimate
-from kilter.divergence.sequences import SequenceKl, kl_from_sequences
+from kilter.divergence.estimates import Estimate, SequenceKl, kl_from_sequences, mean_estimate
 from kilter.model.row_functions import KL_POLICY_REFERENCE, LOG_PROB, REFERENCE_LOG_PROB
 from kilter.model.sampler import (
     Disagreement,

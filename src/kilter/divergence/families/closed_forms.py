@@ -1,0 +1,437 @@
+"""Entropies and divergences of parametric families in closed form, by a registry of pairs, in nats.
+
+A pair is served by the first way that fits: a formula of its own (`same_family.KL`), perhaps as special cases of a
+wider family (an exponential distribution is a gamma distribution) or after a change of variable; supports that never
+fit; a finite sum; or expectations (`expectations.py`). For a pair that none fits the error says what there is instead.
+
+Order is (p, q) throughout. Parameters may be arrays of any library, which broadcast; results are differentiable where
+the library is. Distributions of `scipy.stats` (frozen) and `torch.distributions` are taken as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from array_api_compat import device
+
+from kilter.divergence.families import multivariate
+from kilter.divergence.families.expectations import CROSS_ENTROPIES, ENTROPIES, EXPECTATIONS
+from kilter.divergence.families.same_family import (
+    BHATTACHARYYA,
+    KL,
+    SAME_UP_TO_A_CHANGE_OF_VARIABLE,
+    WASSERSTEIN2,
+    Pair,
+    made,
+)
+from kilter.divergence.families.univariate import (
+    WITHIN,
+    Bernoulli,
+    Binomial,
+    Cauchy,
+    ChiSquared,
+    Exponential,
+    Family,
+    Gamma,
+    Geometric,
+    NegativeBinomial,
+    Rayleigh,
+    StudentT,
+    Weibull,
+    fields_of,
+    promote,
+)
+from kilter.errors import DistributionError
+
+Array = Any
+Formula = Callable[[Any, Any, Any], Array]
+Widening = Callable[[Any, Any], Any]
+Pairs = dict[tuple[type[Family], type[Family]], Pair]
+
+KL_PAIRS: Pairs = {(family, family): pair for family, pair in KL.items()} | multivariate.KL
+BHATTACHARYYA_PAIRS: Pairs = {(f, f): pair for f, pair in BHATTACHARYYA.items()} | multivariate.BHATTACHARYYA
+WASSERSTEIN2_PAIRS: Pairs = {(f, f): pair for f, pair in WASSERSTEIN2.items()} | multivariate.WASSERSTEIN2
+_ENTROPIES = ENTROPIES | multivariate.ENTROPIES
+
+# Families that are special cases of others.
+WIDER: dict[type[Family], dict[type[Family], Widening]] = {
+    Exponential: {
+        Gamma: lambda xp, p: made(Gamma, xp.ones_like(p.rate), p.rate),
+        Weibull: lambda xp, p: made(Weibull, xp.ones_like(p.rate), 1 / p.rate),
+    },
+    ChiSquared: {Gamma: lambda xp, p: made(Gamma, p.df / 2, xp.full_like(p.df, 0.5))},
+    Rayleigh: {Weibull: lambda xp, p: made(Weibull, xp.full_like(p.scale, 2.0), math.sqrt(2) * p.scale)},
+    Cauchy: {StudentT: lambda xp, p: made(StudentT, xp.ones_like(p.scale), p.location, p.scale)},
+    Bernoulli: {Binomial: lambda xp, p: made(Binomial, xp.ones_like(p.probability), p.probability)},
+    Geometric: {NegativeBinomial: lambda xp, p: made(NegativeBinomial, xp.ones_like(p.probability), p.probability)},
+}
+
+
+def entropy(p: Any) -> Array:
+    """Entropy H(p) = -E_p[log p], of densities the differential entropy, which may be negative.
+
+    >>> from kilter.divergence.families import Bernoulli, Normal
+    >>> float(entropy(Bernoulli(0.5)))
+    0.6931471805599453
+    >>> round(float(entropy(Normal(0, 1))), 6)
+    1.418939
+    """
+    p = _family(p)
+    found = entropy_formula(type(p))
+    if found is None:
+        raise _none("entropy", type(p))
+    return _computed(found, p, p)
+
+
+def cross_entropy(p: Any, q: Any) -> Array:
+    """Cross-entropy H(p, q) = -E_p[log q] = H(p) + KL(p, q); inf where p has outcomes that q rules out.
+
+    >>> from kilter.divergence.families import Normal
+    >>> round(float(cross_entropy(Normal(0, 1), Normal(1, 1))), 6)
+    1.918939
+    """
+    p, q = _families(p, q)
+    found = cross_entropy_formula(p, q)
+    if found is None:
+        raise _none("cross-entropy", type(p), type(q))
+    return _computed(found, p, q)
+
+
+def kl(p: Any, q: Any) -> Array:
+    """KL(p, q) = E_p[log p - log q], inf where p has outcomes that q rules out.
+
+    >>> from kilter.divergence.families import Cauchy, Gamma, Logistic, Normal
+    >>> float(kl(Normal(0, 1), Normal(1, 1)))
+    0.5
+    >>> kl(Normal(0, 1), Cauchy(0, 1))
+    Traceback (most recent call last):
+    kilter.errors.DistributionError: KL(normal, cauchy) has no closed form; integrate it with \
+kilter.divergence.quadrature.kl, or estimate it from samples
+    """
+    p, q = _families(p, q)
+    found = kl_formula(p, q)
+    if found is None:
+        raise _none("KL", type(p), type(q))
+    return _computed(found, p, q)
+
+
+def bhattacharyya(p: Any, q: Any) -> Array:
+    """Bhattacharyya distance -log int sqrt(p q), symmetric; inf where p and q have no outcome in common.
+
+    >>> from kilter.divergence.families import Poisson
+    >>> float(bhattacharyya(Poisson(1.0), Poisson(4.0)))  # (sqrt 4 - sqrt 1)^2 / 2
+    0.5
+    """
+    p, q = _families(p, q)
+    found = _pair_formula(BHATTACHARYYA_PAIRS, p, q)
+    if found is None:
+        raise _none("Bhattacharyya distance", type(p), type(q))
+    return _computed(found, p, q)
+
+
+def hellinger(p: Any, q: Any) -> Array:
+    """Hellinger distance sqrt(1 - int sqrt(p q)), between 0 and 1, symmetric.
+
+    >>> from kilter.divergence.families import Exponential
+    >>> float(hellinger(Exponential(1.0), Exponential(1.0)))
+    0.0
+    """
+    distance = bhattacharyya(p, q)
+    xp, (distance,) = promote(distance)
+    return xp.sqrt(-xp.expm1(-distance))
+
+
+def wasserstein2(p: Any, q: Any) -> Array:
+    """2-Wasserstein distance between normals, in the unit of the outcomes (Dowson and Landau 1982).
+
+    >>> from kilter.divergence.families import Normal
+    >>> float(wasserstein2(Normal(0, 1), Normal(3, 5)))
+    5.0
+    """
+    p, q = _families(p, q)
+    found = _pair_formula(WASSERSTEIN2_PAIRS, p, q)
+    if found is None:
+        raise DistributionError(
+            f"W2({type(p).family_name()}, {type(q).family_name()}) has no closed form here; it is known for normals"
+        )
+    return _computed(found, p, q)
+
+
+def has_closed_form(name: str, p: Any, q: Any = None) -> bool:
+    """Whether `entropy`, `cross_entropy`, `kl`, `bhattacharyya`, `hellinger` or `wasserstein2` has one here.
+
+    >>> from kilter.divergence.families import Cauchy, Normal
+    >>> has_closed_form("kl", Cauchy(0, 1), Cauchy(2, 1)), has_closed_form("kl", Normal(0, 1), Cauchy(0, 1))
+    (True, False)
+    """
+    if not isinstance(p, Family) or not isinstance(q, Family | None):
+        return False
+    if name == "entropy":
+        return entropy_formula(type(p)) is not None
+    assert q is not None
+    return _FORMULAS[name](p, q) is not None
+
+
+def entropy_formula(family: type[Family]) -> Formula | None:
+    """The formula of a family's entropy, if there is one."""
+    for wide, widen in _wider(family):
+        if wide in _ENTROPIES:
+            return _after(_ENTROPIES[wide], widen)
+    if family.kind == "finite":
+        return lambda xp, p, q: -_sum_over_outcomes(xp, p, p)
+    return None
+
+
+def cross_entropy_formula(p: Family, q: Family) -> Formula | None:
+    """The formula of H(p, q), if there is one."""
+    if (found := _by_expectations(type(p), type(q))) is not None:
+        return found
+    divergence, own = kl_formula(p, q), entropy_formula(type(p))
+    if divergence is None or own is None:
+        return None
+    return lambda xp, p, q: own(xp, p, p) + divergence(xp, p, q)
+
+
+def kl_formula(p: Family, q: Family) -> Formula | None:
+    """The formula of KL(p, q), if there is one."""
+    if (found := _pair_formula(KL_PAIRS, p, q)) is not None:
+        return found
+    if never_within(type(p), type(q)):
+        return lambda xp, p, q: xp.full_like(_shape(p) + _shape(q), math.inf)
+    if p.kind == "finite" and q.discrete:
+        return lambda xp, p, q: _sum_over_outcomes(xp, p, p) - _sum_over_outcomes(xp, p, q)
+    cross, own = _by_expectations(type(p), type(q)), entropy_formula(type(p))
+    if cross is None or own is None:
+        return None
+    return lambda xp, p, q: cross(xp, p, q) - own(xp, p, p)
+
+
+_FORMULAS: dict[str, Callable[[Family, Family], Formula | None]] = {
+    "cross_entropy": cross_entropy_formula,
+    "kl": kl_formula,
+    "bhattacharyya": lambda p, q: _pair_formula(BHATTACHARYYA_PAIRS, p, q),
+    "hellinger": lambda p, q: _pair_formula(BHATTACHARYYA_PAIRS, p, q),
+    "wasserstein2": lambda p, q: _pair_formula(WASSERSTEIN2_PAIRS, p, q),
+}
+
+
+def never_within(p: type[Family], q: type[Family]) -> bool:
+    """Whether every distribution of family p has outcomes that every one of family q rules out."""
+    if p.kind not in WITHIN or q.kind not in WITHIN or _comparable(p, q) is False:
+        return False
+    always, perhaps = WITHIN[q.kind]
+    return p.kind not in always | perhaps
+
+
+def _comparable(p: type[Family], q: type[Family]) -> bool:
+    """Whether both have densities, or both probabilities, on numbers."""
+    discrete = {"finite", "counts"}
+    return (p.kind in discrete) == (q.kind in discrete)
+
+
+def way_of_kl(p: type[Family], q: type[Family]) -> tuple[str, tuple[str, ...]]:
+    """How KL(p, q) of two families is found, and the parameters that must be equal for it.
+
+    "formula", "inf" (some outcomes of p are never outcomes of q), "sum", "expectations", or "" where there is no closed
+    form.
+
+    >>> from kilter.divergence.families import Gumbel, Logistic, Normal, Uniform
+    >>> way_of_kl(Normal, Gumbel), way_of_kl(Logistic, Logistic), way_of_kl(Normal, Uniform)
+    (('expectations', ()), ('formula', ('scale',)), ('inf', ()))
+    """
+    pairs = [_pair(KL_PAIRS, wide_p, wide_q) for wide_p, _ in _wider(p) for wide_q, _ in _wider(q)]
+    found = [pair.equal for pair in pairs if pair is not None]
+    if () in found:
+        return "formula", ()
+    if never_within(p, q):
+        return "inf", ()
+    if p.kind == "finite" and q.kind in ("finite", "counts"):
+        return "sum", ()
+    if _by_expectations(p, q) is not None and entropy_formula(p) is not None:
+        return "expectations", ()
+    return ("formula", found[0]) if found else ("", ())
+
+
+def within_family(pairs: Pairs, family: type[Family]) -> Pair | None:
+    """The formula of a table of pairs for two distributions of one family, perhaps as those of a wider one."""
+    found = (_pair(pairs, wide, wide) for wide, _ in _wider(family))
+    return next((pair for pair in found if pair is not None), None)
+
+
+def _pair(pairs: Pairs, p: type[Family], q: type[Family]) -> Pair | None:
+    """A pair's own formula, after a change of variable too where that changes nothing."""
+    pair = pairs.get((p, q))
+    if pair or pairs is WASSERSTEIN2_PAIRS or p is not q or p not in SAME_UP_TO_A_CHANGE_OF_VARIABLE:
+        return pair
+    return _changed(pairs, p)
+
+
+def _wider(family: type[Family]) -> Iterator[tuple[type[Family], Widening]]:
+    """The family itself, and those that it is a special case of."""
+    yield family, lambda xp, p: p
+    yield from WIDER.get(family, {}).items()
+
+
+def _pair_formula(pairs: Pairs, p: Family, q: Family) -> Formula | None:
+    """A pair's own formula, as distributions of wider families too, or after a change of variable.
+
+    A change of variable leaves divergences as they are, but not the Wasserstein distance.
+    """
+    for wide_p, widen_p in _wider(type(p)):
+        for wide_q, widen_q in _wider(type(q)):
+            if (pair := pairs.get((wide_p, wide_q))) and _equal(pair.equal, widen_p, widen_q, p, q):
+                return _between(pair.formula, widen_p, widen_q)
+            change = None if pairs is WASSERSTEIN2_PAIRS else SAME_UP_TO_A_CHANGE_OF_VARIABLE.get(wide_p)
+            if wide_p is wide_q and change is not None and (pair := _changed(pairs, wide_p)):
+                return _between(pair.formula, _then(widen_p, change), _then(widen_q, change))
+    return None
+
+
+def _changed(pairs: Pairs, family: type[Family]) -> Pair | None:
+    """The pair's formula after the change of variable of a family."""
+    to = type(SAME_UP_TO_A_CHANGE_OF_VARIABLE[family](*_example(family)))
+    return pairs.get((to, to))
+
+
+def _after(formula: Callable[[Any, Any], Array], widen: Widening) -> Formula:
+    return lambda xp, p, q: formula(xp, widen(xp, p))
+
+
+def _between(formula: Formula, widen_p: Widening, widen_q: Widening) -> Formula:
+    return lambda xp, p, q: formula(xp, widen_p(xp, p), widen_q(xp, q))
+
+
+def _then(first: Widening, second: Widening) -> Widening:
+    return lambda xp, p: second(xp, first(xp, p))
+
+
+def _example(family: type[Family]) -> tuple[Any, Any]:
+    """A distribution of a family whose parameters are all 1."""
+    xp, ones = promote(*(1.0 for _ in family.parameter_names()))
+    return xp, made(family, *ones)
+
+
+def _equal(names: tuple[str, ...], widen_p: Widening, widen_q: Widening, p: Family, q: Family) -> bool:
+    """Whether two distributions agree in the parameters named."""
+    if not names:
+        return True
+    xp, p, q = _promoted(p, q)
+    p, q = widen_p(xp, p), widen_q(xp, q)
+    return all(bool(xp.all(getattr(p, name) == getattr(q, name))) for name in names)
+
+
+class _Expectations:
+    """The expectations under p by name, each a function of what it takes besides."""
+
+    def __init__(self, xp: Any, p: Family) -> None:
+        self._xp, self._p = xp, p
+        self._known = EXPECTATIONS.get(type(p), {})
+
+    def __getattr__(self, name: str) -> Callable[..., Array]:
+        if name == "inverse" and name not in self._known:
+            return lambda: self._known["power"](self._xp, self._p, -self._xp.ones_like(_shape(self._p)))
+        return lambda *at: self._known[name](self._xp, self._p, *at)
+
+
+def _by_expectations(p: type[Family], q: type[Family]) -> Formula | None:
+    """The formula of H(p, q) from expectations under p."""
+    if not _comparable(p, q) or never_within(p, q):
+        return None
+    for wide_q, widen_q in _wider(q):
+        for wide_p, widen_p in _wider(p):
+            if wide_q in CROSS_ENTROPIES and _known(wide_p, CROSS_ENTROPIES[wide_q].takes):
+                return _cross_entropy(widen_p, widen_q, CROSS_ENTROPIES[wide_q].formula)
+    return None
+
+
+def _known(p: type[Family], names: tuple[str, ...]) -> bool:
+    known = EXPECTATIONS.get(p, {})
+    return all(name in known or (name == "inverse" and "power" in known) for name in names)
+
+
+def _cross_entropy(widen_p: Widening, widen_q: Widening, formula: Any) -> Formula:
+    def of(xp: Any, p: Any, q: Any) -> Array:
+        value = formula(xp, _Expectations(xp, widen_p(xp, p)), widen_q(xp, q)) + 0 * (_shape(p) + _shape(q))
+        (low_p, high_p), (low_q, high_q) = p.support(), q.support()
+        inside = (low_p >= low_q) & (high_p <= high_q)
+        return xp.where(xp.asarray(inside), value, xp.full_like(value, math.inf))
+
+    return of
+
+
+def _sum_over_outcomes(xp: Any, p: Family, q: Family) -> Array:
+    """sum p log q over the outcomes of p, of which there are finitely many."""
+    _, high = p.support()
+    last = high if isinstance(high, float) else float(xp.max(high))
+    x = xp.arange(int(last) + 1, dtype=p.parameters()[0].dtype, device=device(p.parameters()[0]))
+    log_p, log_q = _spread(p).log_density(x), _spread(q).log_density(x)
+    nothing = log_p == -math.inf
+    safe = xp.where(nothing, xp.zeros_like(log_p + log_q), log_q + 0 * xp.where(nothing, 0 * log_p, log_p))
+    return xp.sum(xp.exp(log_p) * safe, axis=-1)
+
+
+def _spread(p: Family) -> Family:
+    """The same distributions with an axis after them for outcomes."""
+    return p.with_parameters(
+        [
+            value[..., None, :] if axes else value[..., None]
+            for value, axes in zip(p.parameters(), (known.metadata["axes"] for known in fields_of(p)), strict=True)
+        ]
+    )
+
+
+def _shape(p: Family) -> Array:
+    """Zeros of the shape that the distributions have together."""
+    zeros: Array = 0.0
+    for value, known in zip(p.parameters(), fields_of(p), strict=True):
+        axes = known.metadata["axes"]
+        zeros = zeros + 0 * value[(..., *(0,) * axes)]
+    return zeros
+
+
+def _promoted(p: Family, q: Family) -> tuple[Any, Any, Any]:
+    """Two distributions with all their parameters arrays of one library."""
+    xp, values = promote(*p.parameters(), *q.parameters())
+    count = len(p.parameters())
+    return xp, p.with_parameters(values[:count]), q.with_parameters(values[count:])
+
+
+def _computed(formula: Formula, p: Family, q: Family) -> Array:
+    xp, p, q = _promoted(p, q)
+    with np.errstate(all="ignore"):
+        return formula(xp, p, q)
+
+
+def _family(p: Any) -> Family:
+    from kilter.divergence.families.objects import family_of
+
+    found = p if isinstance(p, Family) else family_of(p)
+    if isinstance(found, Family):
+        return found
+    raise DistributionError(
+        f"found {type(p).__name__}, which has no closed forms; kilter.divergence.quadrature takes densities of one "
+        "number, and kilter.divergence.families.mixtures bounds and estimates mixtures of normals"
+    )
+
+
+def _families(p: Any, q: Any) -> tuple[Family, Family]:
+    p, q = _family(p), _family(q)
+    lengths = p.dimension(), q.dimension()
+    if None not in lengths and lengths[0] != lengths[1]:
+        raise DistributionError(
+            f"{p.family_name()} has {lengths[0]} components and {q.family_name()} {lengths[1]}; they must have as many"
+        )
+    return p, q
+
+
+def _none(what: str, p: type[Family], *q: type[Family]) -> DistributionError:
+    names = ", ".join(family.family_name() for family in (p, *q))
+    if q and not _comparable(p, q[0]):
+        return DistributionError(
+            f"{what}({names}): one has probabilities of whole numbers, the other a density: they cannot be compared"
+        )
+    instead = "integrate it with kilter.divergence.quadrature.kl, or " if p.kind in WITHIN else ""
+    return DistributionError(f"{what}({names}) has no closed form; {instead}estimate it from samples")

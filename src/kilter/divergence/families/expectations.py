@@ -1,0 +1,571 @@
+"""What closed forms between different families are made of: entropies, and expectations of terms of log-densities.
+
+-log q(x) of most families is linear in a few functions of x: x, log x, |x - m|, x^k, exp(t x). `CROSS_ENTROPIES` says
+which expectations under p the cross-entropy H(p, q) takes, and how; `EXPECTATIONS` says which of them are known in
+closed form for p. Every pair that fits has a closed form. Where an integral diverges, the expectation is inf.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from kilter.divergence.families.bessel import bessel_ratio, log_hyp0f1
+from kilter.divergence.families.same_family import centred_mean
+from kilter.divergence.families.special import (
+    EULER,
+    LOG_2PI,
+    digamma,
+    erf,
+    exp1_scaled,
+    log_beta,
+    log_gamma,
+    trigamma,
+    xlogy,
+)
+from kilter.divergence.families.univariate import (
+    Bernoulli,
+    Beta,
+    Categorical,
+    Cauchy,
+    ContinuousBernoulli,
+    Exponential,
+    Family,
+    Gamma,
+    Geometric,
+    Gumbel,
+    HalfCauchy,
+    HalfNormal,
+    InverseGamma,
+    InverseGaussian,
+    Kumaraswamy,
+    Laplace,
+    Logistic,
+    LogNormal,
+    Normal,
+    Pareto,
+    Rayleigh,
+    StudentT,
+    Uniform,
+    VonMises,
+    Weibull,
+    log_sinhc,
+)
+
+Array = Any
+INF = math.inf
+
+# Entropies, in nats.
+
+
+def _entropy_student(xp: Any, p: StudentT) -> Array:
+    rise = digamma((p.df + 1) / 2) - digamma(p.df / 2)
+    return (p.df + 1) / 2 * rise + 0.5 * xp.log(p.df) + log_beta(p.df / 2, 0.5 + 0 * p.df) + xp.log(p.scale)
+
+
+def _entropy_gamma(xp: Any, p: Gamma) -> Array:
+    return p.shape - xp.log(p.rate) + log_gamma(p.shape) + (1 - p.shape) * digamma(p.shape)
+
+
+def _entropy_inverse_gamma(xp: Any, p: InverseGamma) -> Array:
+    return p.shape + xp.log(p.scale) + log_gamma(p.shape) - (1 + p.shape) * digamma(p.shape)
+
+
+def _entropy_weibull(xp: Any, p: Weibull) -> Array:
+    return EULER * (1 - 1 / p.shape) + xp.log(p.scale / p.shape) + 1
+
+
+def _entropy_inverse_gaussian(xp: Any, p: InverseGaussian) -> Array:
+    return 0.5 * (LOG_2PI - xp.log(p.shape) + 1) + 1.5 * _mean_log_inverse_gaussian(xp, p)
+
+
+def _entropy_beta(xp: Any, p: Beta) -> Array:
+    within = (p.a - 1) * digamma(p.a) + (p.b - 1) * digamma(p.b)
+    return log_beta(p.a, p.b) - within + (p.a + p.b - 2) * digamma(p.a + p.b)
+
+
+def _entropy_kumaraswamy(xp: Any, p: Kumaraswamy) -> Array:
+    return (1 - 1 / p.b) + (1 - 1 / p.a) * (digamma(p.b + 1) + EULER) - xp.log(p.a * p.b)
+
+
+def _entropy_continuous_bernoulli(xp: Any, p: ContinuousBernoulli) -> Array:
+    eta = p.logit(xp)
+    return log_sinhc(eta / 2) - eta * centred_mean(eta)
+
+
+def _entropy_von_mises(xp: Any, p: VonMises) -> Array:
+    return LOG_2PI + log_hyp0f1(0, p.concentration) - p.concentration * bessel_ratio(0, p.concentration)
+
+
+def _entropy_bernoulli(xp: Any, p: Bernoulli) -> Array:
+    return -xlogy(p.probability, p.probability) - xlogy(1 - p.probability, 1 - p.probability)
+
+
+def _entropy_geometric(xp: Any, p: Geometric) -> Array:
+    return _entropy_bernoulli(xp, p) / p.probability  # type: ignore[arg-type]
+
+
+ENTROPIES: dict[type[Family], Callable[[Any, Any], Array]] = {
+    Normal: lambda xp, p: xp.log(p.sd) + 0.5 * (LOG_2PI + 1) + 0 * p.mean,
+    Laplace: lambda xp, p: xp.log(2 * p.scale) + 1 + 0 * p.location,
+    Gumbel: lambda xp, p: xp.log(p.scale) + 1 + EULER + 0 * p.location,
+    Logistic: lambda xp, p: xp.log(p.scale) + 2 + 0 * p.location,
+    Cauchy: lambda xp, p: xp.log(4 * math.pi * p.scale) + 0 * p.location,
+    StudentT: _entropy_student,
+    Exponential: lambda xp, p: 1 - xp.log(p.rate),
+    Gamma: _entropy_gamma,
+    InverseGamma: _entropy_inverse_gamma,
+    LogNormal: lambda xp, p: p.log_mean + xp.log(p.log_sd) + 0.5 * (LOG_2PI + 1),
+    Weibull: _entropy_weibull,
+    HalfNormal: lambda xp, p: 0.5 * math.log(math.pi / 2) + xp.log(p.scale) + 0.5,
+    HalfCauchy: lambda xp, p: xp.log(2 * math.pi * p.scale),
+    InverseGaussian: _entropy_inverse_gaussian,
+    Pareto: lambda xp, p: xp.log(p.scale / p.shape) + 1 + 1 / p.shape,
+    Uniform: lambda xp, p: xp.log(p.high - p.low),
+    Beta: _entropy_beta,
+    Kumaraswamy: _entropy_kumaraswamy,
+    ContinuousBernoulli: _entropy_continuous_bernoulli,
+    VonMises: _entropy_von_mises,
+    Bernoulli: _entropy_bernoulli,
+    Categorical: lambda xp, p: -xp.sum(xlogy(p.probabilities, p.probabilities), axis=-1),
+    Geometric: _entropy_geometric,
+}  # fmt: skip
+
+# Expectations. `mean` of a heavy tail is its centre: wherever it is used with such a tail, another term is inf.
+
+
+def _finite(xp: Any, exists: Array, value: Array) -> Array:
+    """The value where the integral converges, else inf."""
+    return xp.where(exists, value, xp.full_like(value, INF))
+
+
+def _power_gamma(xp: Any, p: Gamma, s: Array) -> Array:
+    exists = p.shape + s > 0
+    safe = xp.where(exists, p.shape + s, xp.ones_like(p.shape + s))
+    return _finite(xp, exists, xp.exp(log_gamma(safe) - log_gamma(p.shape) - s * xp.log(p.rate)))
+
+
+def _power_inverse_gamma(xp: Any, p: InverseGamma, s: Array) -> Array:
+    exists = p.shape > s
+    safe = xp.where(exists, p.shape - s, xp.ones_like(p.shape - s))
+    return _finite(xp, exists, xp.exp(log_gamma(safe) - log_gamma(p.shape) + s * xp.log(p.scale)))
+
+
+def _variance_inverse_gamma(xp: Any, p: InverseGamma) -> Array:
+    exists = p.shape > 2
+    a = xp.where(exists, p.shape, 3 * xp.ones_like(p.shape))
+    return _finite(xp, exists, p.scale**2 / ((a - 1) ** 2 * (a - 2)))
+
+
+def _mean_inverse_gamma(xp: Any, p: InverseGamma) -> Array:
+    exists = p.shape > 1
+    return _finite(xp, exists, p.scale / (xp.where(exists, p.shape, 2 * xp.ones_like(p.shape)) - 1))
+
+
+def _power_weibull(xp: Any, p: Weibull, s: Array) -> Array:
+    exists = p.shape + s > 0
+    safe = xp.where(exists, 1 + s / p.shape, xp.ones_like(p.shape + s))
+    return _finite(xp, exists, p.scale**s * xp.exp(log_gamma(safe)))
+
+
+def _variance_weibull(xp: Any, p: Weibull) -> Array:
+    once, twice = log_gamma(1 + 1 / p.shape), log_gamma(1 + 2 / p.shape)
+    return p.scale**2 * xp.exp(twice) * -xp.expm1(2 * once - twice)
+
+
+def _power_half_normal(xp: Any, p: HalfNormal, s: Array) -> Array:
+    exists = s > -1 + 0 * p.scale
+    safe = xp.where(exists, (s + 1) / 2 + 0 * p.scale, xp.ones_like(exists + p.scale))
+    value = xp.exp(s * xp.log(p.scale) + s / 2 * math.log(2) + log_gamma(safe) - 0.5 * math.log(math.pi))
+    return _finite(xp, exists, value)
+
+
+def _power_beta(xp: Any, p: Beta, s: Array) -> Array:
+    exists = p.a + s > 0
+    safe = xp.where(exists, p.a + s, xp.ones_like(p.a + s))
+    return _finite(xp, exists, xp.exp(log_beta(safe, p.b) - log_beta(p.a, p.b)))
+
+
+def _power_kumaraswamy(xp: Any, p: Kumaraswamy, s: Array) -> Array:
+    exists = p.a + s > 0
+    safe = xp.where(exists, 1 + s / p.a, xp.ones_like(p.a + s))
+    return _finite(xp, exists, p.b * xp.exp(log_beta(safe, p.b)))
+
+
+def _variance_kumaraswamy(xp: Any, p: Kumaraswamy) -> Array:
+    return _power_kumaraswamy(xp, p, 2 + 0 * p.a) - _power_kumaraswamy(xp, p, 1 + 0 * p.a) ** 2
+
+
+def _power_pareto(xp: Any, p: Pareto, s: Array) -> Array:
+    exists = p.shape > s
+    return _finite(xp, exists, p.shape * p.scale**s / xp.where(exists, p.shape - s, xp.ones_like(p.shape - s)))
+
+
+def _variance_pareto(xp: Any, p: Pareto) -> Array:
+    exists = p.shape > 2
+    a = xp.where(exists, p.shape, 3 * xp.ones_like(p.shape))
+    return _finite(xp, exists, p.scale**2 * a / ((a - 1) ** 2 * (a - 2)))
+
+
+def _power_uniform(xp: Any, p: Uniform, s: Array) -> Array:
+    # The integral of x^s is that of exp((s + 1) y) over y = log x, in which s = -1 is no exception.
+    up, low = s + 1 + 0 * p.low, xp.where(p.low > 0, p.low, xp.ones_like(p.low))
+    width = xp.log(p.high / low)
+    from_low = xp.exp(up * xp.log(p.high * low) / 2 + log_sinhc(up * width / 2)) * width
+    from_zero = p.high**up / xp.where(up > 0, up, xp.ones_like(up))
+    exists = (p.low > 0) | (up > 0)
+    return _finite(xp, exists, xp.where(p.low > 0, from_low, from_zero) / (p.high - p.low))
+
+
+def _mean_log_uniform(xp: Any, p: Uniform) -> Array:
+    return (xlogy(p.high, p.high) - xlogy(p.low, p.low)) / (p.high - p.low) - 1
+
+
+def _mean_log1m_uniform(xp: Any, p: Uniform) -> Array:
+    return (xlogy(1 - p.low, 1 - p.low) - xlogy(1 - p.high, 1 - p.high)) / (p.high - p.low) - 1
+
+
+def _mean_log_inverse_gaussian(xp: Any, p: InverseGaussian) -> Array:
+    return xp.log(p.mean) - exp1_scaled(2 * p.shape / p.mean)
+
+
+def _absolute_normal(xp: Any, p: Normal, m: Array) -> Array:
+    away = (p.mean - m) / p.sd
+    return p.sd * (math.sqrt(2 / math.pi) * xp.exp(-away * away / 2) + away * erf(away / math.sqrt(2)))
+
+
+def _absolute_laplace(xp: Any, p: Laplace, m: Array) -> Array:
+    away = xp.abs(p.location - m)
+    return away + p.scale * xp.exp(-away / p.scale)
+
+
+def _absolute_gumbel(xp: Any, p: Gumbel, m: Array) -> Array:
+    # 2 E[max(m - X, 0)] is 2 scale E1(exp(log_z)), by parts; E1(z) is -log z - Euler's constant + z for a tiny z.
+    log_z = (p.location - m) / p.scale
+    far, gone = log_z < -25, log_z > 6
+    z = xp.exp(xp.where(far | gone, xp.zeros_like(log_z), log_z))
+    below = xp.where(far, -EULER - log_z, xp.where(gone, xp.zeros_like(z), xp.exp(-z) * exp1_scaled(z)))
+    return p.scale * (log_z + EULER + 2 * below)
+
+
+def _absolute_logistic(xp: Any, p: Logistic, m: Array) -> Array:
+    away = xp.abs(p.location - m)
+    return away + 2 * p.scale * xp.log1p(xp.exp(-away / p.scale))
+
+
+def _absolute_exponential(xp: Any, p: Exponential, m: Array) -> Array:
+    above = xp.where(m > 0, m, xp.zeros_like(m))
+    return 1 / p.rate - m + 2 * (above + xp.expm1(-p.rate * above) / p.rate)
+
+
+def _absolute_half_normal(xp: Any, p: HalfNormal, m: Array) -> Array:
+    above = xp.where(m > 0, m, xp.zeros_like(m)) + 0 * p.scale
+    mean, z = math.sqrt(2 / math.pi) * p.scale, above / (math.sqrt(2) * p.scale)
+    return mean - m + 2 * (above * erf(z) + mean * xp.expm1(-z * z))
+
+
+def _absolute_uniform(xp: Any, p: Uniform, m: Array) -> Array:
+    return ((p.high - m) * xp.abs(p.high - m) + (m - p.low) * xp.abs(m - p.low)) / (2 * (p.high - p.low))
+
+
+def _absolute_log_normal(xp: Any, p: LogNormal, m: Array) -> Array:
+    mean, above = _mean_log_normal(xp, p), m > 0
+    z = (xp.log(xp.where(above, m, xp.ones_like(m))) - p.log_mean) / p.log_sd
+    value = m * erf(z / math.sqrt(2)) - mean * erf((z - p.log_sd) / math.sqrt(2))
+    return xp.where(above, value, mean - m)
+
+
+def _absolute_pareto(xp: Any, p: Pareto, m: Array) -> Array:
+    exists = p.shape > 1
+    a = xp.where(exists, p.shape, 2 * xp.ones_like(p.shape))
+    mean = a * p.scale / (a - 1)
+    above = xp.where(m > p.scale, m + 0 * p.scale, p.scale + 0 * m)
+    below = (above - p.scale) + p.scale * xp.expm1((a - 1) * xp.log(p.scale / above)) / (a - 1)
+    return _finite(xp, exists, mean - m + 2 * below)
+
+
+def _mean_log_normal(xp: Any, p: LogNormal) -> Array:
+    return xp.exp(p.log_mean + p.log_sd**2 / 2)
+
+
+def _mgf_exponential(xp: Any, p: Exponential, t: Array) -> Array:
+    exists = t < p.rate
+    return _finite(xp, exists, p.rate / xp.where(exists, p.rate - t, xp.ones_like(p.rate - t)))
+
+
+def _mgf_gamma(xp: Any, p: Gamma, t: Array) -> Array:
+    exists = t < p.rate
+    return _finite(xp, exists, xp.exp(-p.shape * xp.log1p(-xp.where(exists, t / p.rate, xp.zeros_like(t / p.rate)))))
+
+
+def _mgf_laplace(xp: Any, p: Laplace, t: Array) -> Array:
+    square = (p.scale * t) ** 2
+    exists = square < 1
+    return _finite(xp, exists, xp.exp(p.location * t) / (1 - xp.where(exists, square, xp.zeros_like(square))))
+
+
+def _mgf_gumbel(xp: Any, p: Gumbel, t: Array) -> Array:
+    exists = p.scale * t < 1
+    return _finite(xp, exists, xp.exp(p.location * t + log_gamma(1 - xp.where(exists, p.scale * t, 0 * p.scale * t))))
+
+
+def _mgf_logistic(xp: Any, p: Logistic, t: Array) -> Array:
+    exists = xp.abs(p.scale * t) < 1
+    w = xp.where(exists, p.scale * t, 0 * p.scale * t)
+    return _finite(xp, exists, xp.exp(p.location * t + log_gamma(1 - w) + log_gamma(1 + w)))
+
+
+def _mgf_inverse_gaussian(xp: Any, p: InverseGaussian, t: Array) -> Array:
+    inside = 1 - 2 * p.mean**2 * t / p.shape
+    exists = inside >= 0
+    root = xp.sqrt(xp.where(exists, inside, xp.ones_like(inside)))
+    return _finite(xp, exists, xp.exp(p.shape / p.mean * (1 - root)))
+
+
+def _mgf_continuous_bernoulli(xp: Any, p: ContinuousBernoulli, t: Array) -> Array:
+    eta = p.logit(xp)
+    return xp.exp(t / 2 + log_sinhc((eta + t) / 2) - log_sinhc(eta / 2))
+
+
+def _variance_continuous_bernoulli(xp: Any, p: ContinuousBernoulli) -> Array:
+    eta = p.logit(xp)
+    near = xp.abs(eta) < 0.5
+    square = xp.where(near, eta, xp.zeros_like(eta)) ** 2
+    series = 1 / 12 - square * (1 / 240 - square * (1 / 6048 - square * (1 / 172800 - square / 5322240)))
+    far = xp.where(near, xp.ones_like(eta), eta)
+    return xp.where(near, series, 1 / far**2 - 0.25 / xp.sinh(far / 2) ** 2)
+
+
+def _variance_student(xp: Any, p: StudentT) -> Array:
+    exists = p.df > 2
+    return _finite(xp, exists, p.scale**2 * p.df / (xp.where(exists, p.df, 3 * xp.ones_like(p.df)) - 2))
+
+
+def _always(value: float) -> Callable[..., Array]:
+    def constant(xp: Any, p: Any, *at: Array) -> Array:
+        shape = p.parameters()[0] + sum(0 * x for x in at)
+        return xp.full_like(shape, value)
+
+    return constant
+
+
+# Of each family, the expectations E[x], Var[x], E[log x], Var[log x], E[log(1 - x)], E[x^s], E|x - m|, E[exp(t x)].
+EXPECTATIONS: dict[type[Family], dict[str, Callable[..., Array]]] = {
+    Normal: {
+        "mean": lambda xp, p: p.mean,
+        "variance": lambda xp, p: p.sd**2,
+        "absolute": _absolute_normal,
+        "mgf": lambda xp, p, t: xp.exp(p.mean * t + (p.sd * t) ** 2 / 2),
+    },
+    Laplace: {
+        "mean": lambda xp, p: p.location,
+        "variance": lambda xp, p: 2 * p.scale**2,
+        "absolute": _absolute_laplace,
+        "mgf": _mgf_laplace,
+    },
+    Gumbel: {
+        "mean": lambda xp, p: p.location + EULER * p.scale,
+        "variance": lambda xp, p: (math.pi * p.scale) ** 2 / 6,
+        "absolute": _absolute_gumbel,
+        "mgf": _mgf_gumbel,
+    },
+    Logistic: {
+        "mean": lambda xp, p: p.location,
+        "variance": lambda xp, p: (math.pi * p.scale) ** 2 / 3,
+        "absolute": _absolute_logistic,
+        "mgf": _mgf_logistic,
+    },
+    Cauchy: {
+        "mean": lambda xp, p: p.location,
+        "variance": _always(INF),
+        "absolute": _always(INF),
+        "mgf": _always(INF),
+    },
+    StudentT: {
+        "mean": lambda xp, p: p.location,
+        "variance": _variance_student,
+        "mgf": _always(INF),
+    },
+    Exponential: {
+        "absolute": _absolute_exponential,
+        "mgf": _mgf_exponential,
+    },
+    Gamma: {
+        "mean": lambda xp, p: p.shape / p.rate,
+        "variance": lambda xp, p: p.shape / p.rate**2,
+        "mean_log": lambda xp, p: digamma(p.shape) - xp.log(p.rate),
+        "variance_log": lambda xp, p: trigamma(p.shape),
+        "power": _power_gamma,
+        "mgf": _mgf_gamma,
+    },
+    InverseGamma: {
+        "mean": _mean_inverse_gamma,
+        "variance": _variance_inverse_gamma,
+        "mean_log": lambda xp, p: xp.log(p.scale) - digamma(p.shape),
+        "variance_log": lambda xp, p: trigamma(p.shape),
+        "power": _power_inverse_gamma,
+    },
+    LogNormal: {
+        "mean": _mean_log_normal,
+        "variance": lambda xp, p: xp.expm1(p.log_sd**2) * xp.exp(2 * p.log_mean + p.log_sd**2),
+        "mean_log": lambda xp, p: p.log_mean,
+        "variance_log": lambda xp, p: p.log_sd**2,
+        "power": lambda xp, p, s: xp.exp(s * p.log_mean + (s * p.log_sd) ** 2 / 2),
+        "absolute": _absolute_log_normal,
+    },
+    Weibull: {
+        "mean": lambda xp, p: _power_weibull(xp, p, xp.ones_like(p.shape)),
+        "variance": _variance_weibull,
+        "mean_log": lambda xp, p: xp.log(p.scale) - EULER / p.shape,
+        "variance_log": lambda xp, p: (math.pi / p.shape) ** 2 / 6,
+        "power": _power_weibull,
+    },
+    HalfNormal: {
+        "mean": lambda xp, p: math.sqrt(2 / math.pi) * p.scale,
+        "variance": lambda xp, p: (1 - 2 / math.pi) * p.scale**2,
+        "mean_log": lambda xp, p: xp.log(p.scale) - (EULER + math.log(2)) / 2,
+        "variance_log": lambda xp, p: xp.full_like(p.scale, math.pi**2 / 8),
+        "power": _power_half_normal,
+        "absolute": _absolute_half_normal,
+    },
+    HalfCauchy: {
+        "mean": _always(INF),
+        "variance": _always(INF),
+        "mean_log": lambda xp, p: xp.log(p.scale),
+        "variance_log": lambda xp, p: xp.full_like(p.scale, math.pi**2 / 4),
+        "absolute": _always(INF),
+    },
+    InverseGaussian: {
+        "mean": lambda xp, p: p.mean,
+        "variance": lambda xp, p: p.mean**3 / p.shape,
+        "mean_log": _mean_log_inverse_gaussian,
+        "inverse": lambda xp, p: 1 / p.mean + 1 / p.shape,
+        "mgf": _mgf_inverse_gaussian,
+    },
+    Pareto: {
+        "mean": lambda xp, p: _power_pareto(xp, p, xp.ones_like(p.shape)),
+        "variance": _variance_pareto,
+        "mean_log": lambda xp, p: xp.log(p.scale) + 1 / p.shape,
+        "variance_log": lambda xp, p: 1 / p.shape**2,
+        "power": _power_pareto,
+        "absolute": _absolute_pareto,
+    },
+    Uniform: {
+        "mean": lambda xp, p: (p.low + p.high) / 2,
+        "variance": lambda xp, p: (p.high - p.low) ** 2 / 12,
+        "mean_log": _mean_log_uniform,
+        "mean_log1m": _mean_log1m_uniform,
+        "power": _power_uniform,
+        "absolute": _absolute_uniform,
+        "mgf": lambda xp, p, t: xp.exp(t * (p.low + p.high) / 2 + log_sinhc(t * (p.high - p.low) / 2)),
+    },
+    Beta: {
+        "mean": lambda xp, p: p.a / (p.a + p.b),
+        "variance": lambda xp, p: p.a * p.b / ((p.a + p.b) ** 2 * (p.a + p.b + 1)),
+        "mean_log": lambda xp, p: digamma(p.a) - digamma(p.a + p.b),
+        "variance_log": lambda xp, p: trigamma(p.a) - trigamma(p.a + p.b),
+        "mean_log1m": lambda xp, p: digamma(p.b) - digamma(p.a + p.b),
+        "power": _power_beta,
+    },
+    Kumaraswamy: {
+        "mean": lambda xp, p: _power_kumaraswamy(xp, p, xp.ones_like(p.a)),
+        "variance": _variance_kumaraswamy,
+        "mean_log": lambda xp, p: -(digamma(p.b + 1) + EULER) / p.a,
+        "power": _power_kumaraswamy,
+    },
+    ContinuousBernoulli: {
+        "mean": lambda xp, p: centred_mean(p.logit(xp)) + 0.5,
+        "variance": _variance_continuous_bernoulli,
+        "mgf": _mgf_continuous_bernoulli,
+    },
+    Bernoulli: {"mean": lambda xp, p: p.probability},
+    Geometric: {"mean": lambda xp, p: (1 - p.probability) / p.probability},
+}
+
+
+# Cross-entropies H(p, q) = -E_p[log q], given the expectations under p.
+
+
+class CrossEntropy(NamedTuple):
+    """The expectations that it takes, and the formula: of the array library, the expectations by name, and q."""
+
+    takes: tuple[str, ...]
+    formula: Callable[[Any, Any, Any], Array]
+
+
+def _to_half_normal(xp: Any, e: Any, q: HalfNormal) -> Array:
+    square = (e.variance() + e.mean() ** 2) / q.scale**2
+    return 0.5 * (math.log(math.pi / 2) + square) + xp.log(q.scale)
+
+
+def _to_log_normal(xp: Any, e: Any, q: LogNormal) -> Array:
+    square = (e.variance_log() + (e.mean_log() - q.log_mean) ** 2) / q.log_sd**2
+    return 0.5 * (LOG_2PI + square) + xp.log(q.log_sd) + e.mean_log()
+
+
+def _to_normal(xp: Any, e: Any, q: Normal) -> Array:
+    return 0.5 * (LOG_2PI + (e.variance() + (e.mean() - q.mean) ** 2) / q.sd**2) + xp.log(q.sd)
+
+
+def _to_gumbel(xp: Any, e: Any, q: Gumbel) -> Array:
+    tail = xp.exp(q.location / q.scale) * e.mgf(-1 / q.scale)
+    return (e.mean() - q.location) / q.scale + tail + xp.log(q.scale)
+
+
+def _to_gamma(xp: Any, e: Any, q: Gamma) -> Array:
+    return (1 - q.shape) * e.mean_log() + q.rate * e.mean() - q.shape * xp.log(q.rate) + log_gamma(q.shape)
+
+
+def _to_inverse_gamma(xp: Any, e: Any, q: InverseGamma) -> Array:
+    return (1 + q.shape) * e.mean_log() + q.scale * e.inverse() - q.shape * xp.log(q.scale) + log_gamma(q.shape)
+
+
+def _to_inverse_gaussian(xp: Any, e: Any, q: InverseGaussian) -> Array:
+    away = q.shape / 2 * (e.mean() / q.mean**2 - 2 / q.mean + e.inverse())
+    return away + 1.5 * e.mean_log() - 0.5 * (xp.log(q.shape) - LOG_2PI)
+
+
+def _to_weibull(xp: Any, e: Any, q: Weibull) -> Array:
+    tail = q.scale**-q.shape * e.power(q.shape)
+    return tail - (q.shape - 1) * (e.mean_log() - xp.log(q.scale)) - xp.log(q.shape / q.scale)
+
+
+def _to_rayleigh(xp: Any, e: Any, q: Rayleigh) -> Array:
+    return 2 * xp.log(q.scale) - e.mean_log() + (e.variance() + e.mean() ** 2) / (2 * q.scale**2)
+
+
+def _to_pareto(xp: Any, e: Any, q: Pareto) -> Array:
+    return (1 + q.shape) * e.mean_log() - xp.log(q.shape) - q.shape * xp.log(q.scale)
+
+
+def _to_beta(xp: Any, e: Any, q: Beta) -> Array:
+    return log_beta(q.a, q.b) + (1 - q.a) * e.mean_log() + (1 - q.b) * e.mean_log1m()
+
+
+def _to_continuous_bernoulli(xp: Any, e: Any, q: ContinuousBernoulli) -> Array:
+    return log_sinhc(q.logit(xp) / 2) - q.logit(xp) * (e.mean() - 0.5)
+
+
+def _to_geometric(xp: Any, e: Any, q: Geometric) -> Array:
+    return -xlogy(e.mean(), 1 - q.probability) - xp.log(q.probability)
+
+
+CROSS_ENTROPIES: dict[type[Family], CrossEntropy] = {
+    Normal: CrossEntropy(("mean", "variance"), _to_normal),
+    HalfNormal: CrossEntropy(("mean", "variance"), _to_half_normal),
+    LogNormal: CrossEntropy(("mean_log", "variance_log"), _to_log_normal),
+    Laplace: CrossEntropy(("absolute",), lambda xp, e, q: e.absolute(q.location) / q.scale + xp.log(2 * q.scale)),
+    Gumbel: CrossEntropy(("mean", "mgf"), _to_gumbel),
+    Exponential: CrossEntropy(("mean",), lambda xp, e, q: q.rate * e.mean() - xp.log(q.rate)),
+    Gamma: CrossEntropy(("mean", "mean_log"), _to_gamma),
+    InverseGamma: CrossEntropy(("mean_log", "inverse"), _to_inverse_gamma),
+    InverseGaussian: CrossEntropy(("mean", "mean_log", "inverse"), _to_inverse_gaussian),
+    Weibull: CrossEntropy(("mean_log", "power"), _to_weibull),
+    Rayleigh: CrossEntropy(("mean", "variance", "mean_log"), _to_rayleigh),
+    Pareto: CrossEntropy(("mean_log",), _to_pareto),
+    Uniform: CrossEntropy((), lambda xp, e, q: xp.log(q.high - q.low)),
+    Beta: CrossEntropy(("mean_log", "mean_log1m"), _to_beta),
+    ContinuousBernoulli: CrossEntropy(("mean",), _to_continuous_bernoulli),
+    Geometric: CrossEntropy(("mean",), _to_geometric),
+}

@@ -1,0 +1,216 @@
+"""Claims about quadrature: closed forms and long sums are the oracles, and the stated error covers the true one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from kilter.divergence import Probs, closed_forms, quadrature
+from kilter.divergence import js as discrete_js
+from kilter.divergence import total_variation as discrete_total_variation
+from kilter.divergence.families import (
+    Bernoulli,
+    Beta,
+    Categorical,
+    Cauchy,
+    Exponential,
+    Family,
+    Gamma,
+    Geometric,
+    Gumbel,
+    HalfCauchy,
+    Kumaraswamy,
+    Laplace,
+    Logistic,
+    LogNormal,
+    Normal,
+    Pareto,
+    Poisson,
+    StudentT,
+    Uniform,
+    VonMises,
+    Weibull,
+)
+from kilter.divergence.families.describe import describe
+from kilter.divergence.families.multivariate import Dirichlet
+from kilter.divergence.families.quadrature import Density
+from kilter.errors import DistributionError
+
+HARD: list[tuple[Family, Family]] = [
+    (Normal(0, 1e-6), Normal(5, 1)),
+    (Normal(0, 1), Normal(5, 1e-3)),
+    (Normal(0, 1), Normal(1e-6, 1)),
+    (Normal(1e5, 1), Normal(1e5, 2)),
+    (Cauchy(0, 1), Cauchy(100, 3)),
+    (StudentT(2.5, 0, 1), Normal(0, 3)),
+    (Laplace(0, 1), Gumbel(0.3, 2)),
+    (Gamma(0.05, 1), Gamma(2, 5)),
+    (Gamma(1e4, 1), Gamma(1.01e4, 1)),
+    (Gamma(2, 1e8), Normal(0, 1)),
+    (LogNormal(0, 5), LogNormal(1, 3)),
+    (Weibull(0.1, 1), Weibull(0.2, 3)),
+    (Pareto(1.5, 2), Exponential(0.3)),
+    (HalfCauchy(1), LogNormal(0, 2)),
+    (Beta(0.3, 0.4), Beta(2, 3)),
+    (Beta(0.5, 0.1), Beta(0.5, 0.2)),
+    (Beta(0.3, 0.4), Normal(0, 1)),
+    (Uniform(0, 1), Uniform(-1, 3)),
+    (VonMises(1, 200), VonMises(1.3, 2)),
+    (Poisson(3), Poisson(5)),
+    (Poisson(2000), Poisson(2100)),
+    (Geometric(0.001), Geometric(0.002)),
+]
+
+
+@pytest.mark.parametrize(("p", "q"), HARD, ids=repr)
+def test_kl_is_the_closed_form_within_the_stated_error(p: Family, q: Family) -> None:
+    found, wanted = quadrature.kl(p, q), float(closed_forms.kl(p, q))
+    assert abs(found.value - wanted) <= found.error + 1e-11 * abs(wanted)
+    assert found.error <= 1e-5 * max(1.0, wanted)
+    assert found.value == pytest.approx(wanted, rel=1e-8, abs=1e-14)
+
+
+@pytest.mark.parametrize(("p", "q"), HARD[:12], ids=repr)
+def test_entropies_are_the_closed_forms(p: Family, q: Family) -> None:
+    assert quadrature.entropy(p).value == pytest.approx(float(closed_forms.entropy(p)), rel=1e-8, abs=1e-9)
+    wanted = float(closed_forms.cross_entropy(p, q))
+    assert quadrature.cross_entropy(p, q).value == pytest.approx(wanted, rel=1e-8, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("p", "q"),
+    [
+        (Cauchy(0, 1), Normal(0, 1)),
+        (Normal(0, 1), Uniform(-1, 1)),
+        (Exponential(1), Pareto(2, 0.5)),
+        (HalfCauchy(1), Exponential(1)),
+        (StudentT(1.0, 0, 1), Logistic(0, 1)),
+        (Poisson(1), Bernoulli(0.5)),
+    ],
+    ids=repr,
+)
+def test_an_integral_that_diverges_is_inf(p: Family, q: Family) -> None:
+    assert quadrature.kl(p, q).value == math.inf
+    assert math.isfinite(quadrature.js(p, q).value)
+
+
+def test_pairs_without_a_closed_form_are_those_of_mpmath() -> None:
+    with mpmath.workdps(30):
+        normal, cauchy = (
+            lambda x: mpmath.exp(-x * x / 2) / mpmath.sqrt(2 * mpmath.pi),
+            lambda x: 1 / (mpmath.pi * (1 + x * x)),
+        )
+        places = [-40, -10, -3, 0, 3, 10, 40]
+        wanted = float(mpmath.quad(lambda x: normal(x) * mpmath.log(normal(x) / cauchy(x)), places))
+    found = quadrature.kl(Normal(0, 1), Cauchy(0, 1))
+    assert abs(found.value - wanted) < 1e-13
+    assert quadrature.kl(Poisson(3), Geometric(0.75)).value == pytest.approx(_poisson_to_geometric(3, 0.75), rel=1e-13)
+
+
+def _poisson_to_geometric(rate: float, chance: float) -> float:
+    with mpmath.workdps(30):
+        total = mpmath.mpf(0)
+        for k in range(100):
+            p = mpmath.exp(-rate) * mpmath.mpf(rate) ** k / mpmath.factorial(k)
+            total += p * mpmath.log(p / (mpmath.mpf(chance) * (1 - mpmath.mpf(chance)) ** k))
+        return float(total)
+
+
+def test_total_variation_and_js_of_two_normals_are_those_known() -> None:
+    p, q = Normal(0, 1), Normal(1, 1)
+    assert quadrature.total_variation(p, q).value == pytest.approx(math.erf(0.5 / math.sqrt(2)), abs=1e-10)
+    assert quadrature.hellinger(p, q).value == pytest.approx(math.sqrt(-math.expm1(-1 / 8)), abs=1e-10)
+    assert quadrature.js(p, p).value == 0
+    assert quadrature.js(Uniform(0, 1), Uniform(2, 3)).value == pytest.approx(math.log(2))
+    assert quadrature.total_variation(Uniform(0, 1), Uniform(2, 3)).value == pytest.approx(1)
+
+
+def test_sums_are_those_of_the_discrete_functions() -> None:
+    p, q = np.array([0.2, 0.5, 0.3]), np.array([0.4, 0.1, 0.5])
+    ours = describe(Categorical(p), Categorical(q))
+    assert ours["js"] == pytest.approx(float(discrete_js(Probs(p), Probs(q))), rel=1e-12)
+    assert ours["total_variation"] == pytest.approx(float(discrete_total_variation(Probs(p), Probs(q))), rel=1e-12)
+    assert ours["kl"] != pytest.approx(ours["reverse_kl"])
+    assert ours["cross_entropy"] == pytest.approx(ours["entropy_p"] + ours["kl"])
+    assert ours["reverse_cross_entropy"] == pytest.approx(ours["entropy_q"] + ours["reverse_kl"])
+
+
+# Functions.
+
+
+def test_functions_and_logarithms_and_frozen_distributions_are_densities() -> None:
+    exponential = Density(lambda x: np.exp(-x), low=0)
+    faster = Density(lambda x: math.log(2) - 2 * x, low=0, is_log=True)
+    wanted = float(closed_forms.kl(Exponential(1), Exponential(2)))
+    assert quadrature.kl(exponential, faster).value == pytest.approx(wanted, rel=1e-9)
+    assert quadrature.kl(faster, exponential).value == pytest.approx(math.log(2) - 0.5, rel=1e-9)
+    assert quadrature.kl(stats.norm.pdf, Normal(1, 1)).value == pytest.approx(0.5, rel=1e-9)
+    skewed = stats.skewnorm(3)
+    x = np.linspace(-12, 12, 400_001)
+    wanted = float(np.trapezoid(skewed.pdf(x) * (skewed.logpdf(x) - stats.norm.logpdf(x)), x))
+    assert quadrature.kl(skewed, stats.norm()).value == pytest.approx(wanted, rel=1e-9)
+
+
+def test_a_narrow_peak_that_is_pointed_out_is_found() -> None:
+    narrow = stats.norm(1e4, 1e-3)
+    found = quadrature.kl(Density(narrow.logpdf, is_log=True, points=(1e4,)), Normal(1e4, 1e-2))
+    assert found.value == pytest.approx(math.log(10) + 0.005 - 0.5, rel=1e-7)
+    with pytest.raises(DistributionError, match=r"p integrates to .* it must integrate to 1"):
+        quadrature.kl(Density(narrow.logpdf, is_log=True), Normal(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "message"),
+    [
+        (lambda x: 0.5 * stats.norm.pdf(x), Normal(0, 1), "p integrates to 0.5 between -inf and inf; it must"),
+        (Normal(0, 1), lambda x: stats.norm.pdf(x) - 0.01, "a density is .* somewhere; densities are never negative"),
+        (lambda x: np.full_like(x, math.nan), Normal(0, 1), "a density is inf or not a number at"),
+        (Poisson(1), Normal(0, 1), "they cannot be compared"),
+        (Dirichlet([1.0, 2.0]), Dirichlet([1.0, 2.0]), "p is Dirichlet, which is not of one number"),
+        (Normal(np.zeros(3), 1), Normal(0, 1), "quadrature takes one distribution at a time"),
+        ("normal", Normal(0, 1), "found str; give a family"),
+    ],
+)
+def test_what_is_no_density_is_refused(p: Any, q: Any, message: str) -> None:
+    with pytest.raises(DistributionError, match=message):
+        quadrature.kl(p, q)
+
+
+# Gradients.
+
+
+@pytest.mark.parametrize(
+    ("make", "other"),
+    [
+        (Normal, Gumbel(0.2, 2.0)),
+        (lambda a, b: Gamma(1 + a, b), LogNormal(0.3, 1.0)),
+        (Laplace, Normal(0.0, 1.0)),
+        (Beta, Beta(2.0, 3.0)),
+    ],
+)
+def test_gradients_are_those_of_the_closed_form(make: Any, other: Family) -> None:
+    parameters = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.5, 1.5)]
+    for direction in (lambda f, p, q: f(p, q), lambda f, p, q: f(q, p)):
+        found = direction(quadrature.kl, make(*parameters), other).value
+        wanted = direction(closed_forms.kl, make(*parameters), other)
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+        gradients = (torch.autograd.grad(value, parameters) for value in (found, wanted))
+        torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-8)
+
+
+def test_students_t_is_differentiated_where_there_is_no_closed_form() -> None:
+    df = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(quadrature.kl(StudentT(df, 0, 1), StudentT(5, 1, 2)).value, df)
+    ahead, behind = (quadrature.kl(StudentT(3 + step, 0, 1), StudentT(5, 1, 2)).value for step in (1e-4, -1e-4))
+    assert float(gradient) == pytest.approx((ahead - behind) / 2e-4, rel=1e-6)
+
+
+def test_kumaraswamy_is_integrated_up_to_its_singular_ends() -> None:
+    found = quadrature.kl(Kumaraswamy(0.4, 0.3), Kumaraswamy(0.4, 0.6))
+    assert found.value == pytest.approx(float(closed_forms.kl(Kumaraswamy(0.4, 0.3), Kumaraswamy(0.4, 0.6))), rel=1e-9)
