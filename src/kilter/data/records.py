@@ -61,6 +61,13 @@ class Pair:
     def tied(self) -> bool:
         return self.preference == 0.5
 
+    @property
+    def rated_margin(self) -> float | None:
+        """By how much chosen is better: the margin, or the difference of the scores; None where neither is given."""
+        if self.margin is not None or self.chosen_score is None or self.rejected_score is None:
+            return self.margin
+        return self.chosen_score - self.rejected_score
+
 
 @dataclass(frozen=True, slots=True)
 class Labelled:

@@ -68,6 +68,11 @@ class AnswerScores:
         }
         return {direction: sums for direction, sums in both.items() if sums is not None}
 
+    @property
+    def sums(self) -> dict[str, Floats]:
+        """Tokens and sums over them, by their names in an objective's scores."""
+        return {name.removesuffix("_A"): values for name, values in self.arrays().items()}
+
     def summary(self, called: str) -> dict[str, float]:
         """Means over answers that are `called` so, and KL in nats per token along them; empty without answers."""
         if not len(self):

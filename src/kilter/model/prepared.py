@@ -56,10 +56,14 @@ class PreparedTree:
     def completions(self) -> int:
         return self.tree.completions
 
-    def sum_edges(self, value_M: Tensor) -> Tensor:
-        """Edge-weighted sum over each completion of a value of its nodes: (C,), in float32 at least."""
+    def sum_edges(self, value_M: Tensor, weight_E: Tensor | None = None) -> Tensor:
+        """Edge-weighted sum over each completion of a value of its nodes: (C,), in float32 at least.
+
+        `weight_E` are other weights than the tree's own.
+        """
         value_M = value_M if value_M.dtype == torch.float64 else value_M.float()
-        weighted_E = value_M[self.edge_target_E] * self.edge_weight_E.to(value_M.dtype)
+        weight_E = self.edge_weight_E if weight_E is None else weight_E
+        weighted_E = value_M[self.edge_target_E] * weight_E.to(value_M.dtype)
         return value_M.new_zeros(self.completions).index_add(0, self.edge_completion_E, weighted_E)
 
     def sum_rows(self, value_N: Tensor) -> Tensor:

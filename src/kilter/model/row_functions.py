@@ -98,6 +98,8 @@ def _expectation(p_NV: Tensor, value_NV: Tensor) -> Tensor:
 
 
 LOG_PROB = RowFunction("log_prob", lambda rows, targets: _gather(rows.log_p, targets), per_target=True)
+# log sum_v p(v)^2: the log of the chance that two draws agree.
+LOG_COLLISION = RowFunction("log_collision", lambda rows, _: rows.p.square().sum(-1).log())
 ENTROPY = RowFunction("entropy", lambda rows, _: -_expectation(rows.p, rows.log_p))
 REFERENCE_LOG_PROB = RowFunction(
     "reference log_prob", lambda rows, targets: _gather(rows.log_q, targets), per_target=True

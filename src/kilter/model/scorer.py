@@ -190,29 +190,35 @@ class Scorer(nn.Module):
     def loss(
         self,
         tree: PreparedTree,
-        loss_of_scores: Callable[[Tensor, Tensor], Tensor],
+        loss_of_sums: Callable[[Tensor, Tensor], Tensor],
         unit_C: Ints | None,
+        weight_WE: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Tensor]:
         """A loss whose gradient is formed in the same pass as the log-probs, where that is possible.
 
-        `unit_C` numbers the unit of each completion, and `loss_of_scores(score_C, present_C)` is the summed loss of
-        the units present in a part of the tree: their completions' summed log-probs, and which completions those
-        are. A loss that is linear in the scores needs no units (None): it may be given any part of the sums.
-        Returns the loss, and the detached summed log-probs of all completions (C,).
+        `unit_C` numbers the unit of each completion, and `loss_of_sums(sum_WC, present_C)` is the summed loss of the
+        units present in a part of the tree: their completions' log-probs, summed by each of the weightings of edges
+        (none given: by the tree's own), and which completions those are. A loss that is linear in the sums needs no
+        units (None): it may be given any part of them. Returns the loss, and the detached sums of all completions,
+        (W, C).
         """
+
+        def summed(log_prob_M: Tensor) -> Tensor:
+            return torch.stack([tree.sum_edges(log_prob_M, weight_E) for weight_E in weight_WE or [tree.edge_weight_E]])
+
         head, targets, hidden = self.head, _targets(tree), self.hidden(tree)
         chunks = tree.chunks(unit_C, chunk_rows(head.vocabulary))
         if chunks is None:
             (log_prob,) = head_rows(head, hidden, targets)
-            score = tree.sum_edges(log_prob)
-            return loss_of_scores(score, torch.ones_like(score, dtype=torch.bool)), score.detach()
+            sum_WC = summed(log_prob)
+            return loss_of_sums(sum_WC, torch.ones_like(sum_WC[0], dtype=torch.bool)), sum_WC.detach()
 
         def chunk_loss(part: slice, log_prob: Tensor) -> Tensor:
             padded = nn.functional.pad(log_prob, (part.start, len(targets.id_M) - part.stop))
-            return loss_of_scores(tree.sum_edges(padded), tree.present(unit_C, part))
+            return loss_of_sums(summed(padded), tree.present(unit_C, part))
 
         loss, log_prob = head_loss(head, hidden, targets, chunk_loss, chunks)
-        return loss, tree.sum_edges(log_prob)
+        return loss, summed(log_prob)
 
 
 def _targets(tree: PreparedTree) -> Targets:

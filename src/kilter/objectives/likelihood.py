@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from kilter.objectives.scores import Scores
 
-def sft(log_prob_A: Tensor) -> Tensor:
+
+def sft(answers: Scores) -> Tensor:
     """Cross-entropy of supervised fine-tuning: minus the summed log-prob of each answer's tokens, in nats: (A,)."""
-    return -log_prob_A
+    return -answers.log_prob_A

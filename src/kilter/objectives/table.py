@@ -5,18 +5,35 @@ To add one: write its function, add its row.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from torch import Tensor
 
 from kilter.errors import ConfigError
 from kilter.objectives.labelled import kto
 from kilter.objectives.likelihood import sft
-from kilter.objectives.pairwise import dpo, hinge, ipo
+from kilter.objectives.options import Option, options_of
+from kilter.objectives.pairwise import dpo, hinge, ipo, ipo_mean
+
+# What an objective may look at besides the policy's log-probs: sums of `Scores`, facts of pairs, mismatched answers.
+Need = Literal[
+    "reference_log_prob",
+    "tokens",
+    "shared_log_prob",
+    "shared_reference_log_prob",
+    "kl_policy_reference",
+    "kl_reference_policy",
+    "log_collision",
+    "margin",
+    "preference",
+    "mismatched",
+]
+OF_A_REFERENCE = frozenset({
+    "reference_log_prob", "shared_reference_log_prob", "kl_policy_reference", "kl_reference_policy",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,29 +42,41 @@ class Objective:
 
     `takes`: what one call of the loss is given. `unit`: what its value for one item depends on; "batch" is for losses
     whose items depend on each other, which are scored without gradient first. The sum of the losses is divided by the
-    global batch's `denominator`. `score`: whether log-ratios are sums over an answer's tokens or averages.
-    `at_zero(**options)`: the loss where policy and reference agree; None for losses without a reference. Where the loss
-    takes labelled answers it is also told `desirable`, the share of them that are.
+    global batch's `denominator`. `needs`: what the scores must hold besides the policy's log-probs.
+    `at_zero(scores, **options)`: the mean loss where policy and reference agree, from what else the scores say of the
+    batch; None for losses without a reference. `state` is what the loss remembers from batch to batch, by name, as it
+    is before the first; the loss takes it as keyword arguments, and `remember(scores, **options, **state)` gives it
+    anew from a batch, before that batch's loss is formed.
     """
 
     loss: Callable[..., Tensor]
-    takes: Literal["pairs", "labelled", "answers"]
-    unit: Literal["pair", "answer", "batch"]
-    denominator: Literal["pairs", "answers", "tokens"]
+    takes: Literal["pairs", "labelled", "answers", "rankings"]
+    unit: Literal["pair", "answer", "ranking", "batch"]
+    denominator: Literal["pairs", "answers", "tokens", "rankings"]
     at_zero: Callable[..., float] | None
     summary: str
     paper: str
-    score: Literal["sum", "mean"] = "sum"
+    needs: frozenset[Need] = frozenset({"reference_log_prob"})
+    state: Mapping[str, float] = field(default_factory=dict)
+    remember: Callable[..., dict[str, float]] | None = None
 
     @property
     def needs_reference(self) -> bool:
-        return self.at_zero is not None
+        return bool(self.needs & OF_A_REFERENCE)
 
     @property
-    def options(self) -> dict[str, float]:
-        """The options that the loss takes, with their defaults."""
-        parameters = inspect.signature(self.loss).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    def options(self) -> dict[str, Option]:
+        """The options that the loss takes, by name."""
+        return options_of(self.loss, besides=frozenset(self.state))
+
+    @property
+    def defaults(self) -> dict[str, float]:
+        return {name: option.default for name, option in self.options.items()}
+
+
+def _kto_at_zero(scores: Any, *, beta: float, desirable_weight: float, undesirable_weight: float) -> float:
+    good, bad = len(scores.desirable), len(scores.undesirable)
+    return (good * desirable_weight + bad * undesirable_weight) / (2 * (good + bad))
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -56,7 +85,7 @@ OBJECTIVES: dict[str, Objective] = {
         takes="pairs",
         unit="pair",
         denominator="pairs",
-        at_zero=lambda beta, label_smoothing: math.log(2),
+        at_zero=lambda _, **options: math.log(2),
         summary="logistic loss on the margin; label_smoothing makes it conservative",
         paper="arXiv 2305.18290, eq. 7",
     ),
@@ -65,26 +94,26 @@ OBJECTIVES: dict[str, Objective] = {
         takes="pairs",
         unit="pair",
         denominator="pairs",
-        at_zero=lambda beta: 1 / (2 * beta) ** 2,
+        at_zero=lambda _, beta: 1 / (2 * beta) ** 2,
         summary="squared distance of the log-ratio gap from 1 / (2 beta)",
         paper="arXiv 2310.12036, eq. 17",
     ),
     "ipo_mean": Objective(
-        ipo,
+        ipo_mean,
         takes="pairs",
         unit="pair",
         denominator="pairs",
-        at_zero=lambda beta: 1 / (2 * beta) ** 2,
+        at_zero=lambda _, beta: 1 / (2 * beta) ** 2,
         summary="ipo on log-ratios averaged over an answer's tokens",
         paper="arXiv 2310.12036, eq. 17, with averages",
-        score="mean",
+        needs=frozenset({"reference_log_prob", "tokens"}),
     ),
     "hinge": Objective(
         hinge,
         takes="pairs",
         unit="pair",
         denominator="pairs",
-        at_zero=lambda beta: 1.0,
+        at_zero=lambda _, **options: 1.0,
         summary="no loss beyond a margin of 1",
         paper="arXiv 2309.06657, eq. 11",
     ),
@@ -93,11 +122,10 @@ OBJECTIVES: dict[str, Objective] = {
         takes="labelled",
         unit="batch",
         denominator="answers",
-        at_zero=lambda beta, desirable_weight, undesirable_weight, desirable=0.5: (
-            (desirable * desirable_weight + (1 - desirable) * undesirable_weight) / 2
-        ),
+        at_zero=_kto_at_zero,
         summary="answers judged one by one against the batch's reference point",
         paper="arXiv 2402.01306, eq. 8",
+        needs=frozenset({"reference_log_prob", "mismatched"}),
     ),
     "sft": Objective(
         sft,
@@ -107,30 +135,14 @@ OBJECTIVES: dict[str, Objective] = {
         at_zero=None,
         summary="cross-entropy of the answer's tokens",
         paper="maximum likelihood",
+        needs=frozenset(),
     ),
 }
 
 
-def objective(name: str, takes: Collection[str] = ("pairs", "labelled", "answers")) -> Objective:
+def objective(name: str, takes: Collection[str] = ("pairs", "labelled", "answers", "rankings")) -> Objective:
     """The row of that name; a ConfigError names those there are among rows that take such examples."""
     if name not in OBJECTIVES:
         there_are = [other for other, row in OBJECTIVES.items() if row.takes in takes]
         raise ConfigError(f"there is no objective {name!r}; choose one of: {', '.join(there_are)}")
     return OBJECTIVES[name]
-
-
-def resolve_options(name: str, given: Mapping[str, float | None]) -> dict[str, float]:
-    """An objective's options with what was given (None: not given); one that it does not use is an error.
-
-    >>> resolve_options("dpo", {"beta": 0.3, "label_smoothing": None})
-    {'beta': 0.3, 'label_smoothing': 0.0}
-    """
-    known = objective(name).options
-    chosen = {key: value for key, value in given.items() if value is not None}
-    unused = [key for key in chosen if key not in known]
-    if unused:
-        raise ConfigError(
-            f"objective {name!r} does not use {', '.join(unused)} (it has: {', '.join(known) or 'no options'}); "
-            "leave that out or choose another objective"
-        )
-    return known | chosen

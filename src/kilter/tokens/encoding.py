@@ -187,11 +187,17 @@ def _first_match(pattern: re.Pattern[str], text: str) -> int:
 
 
 class EncodedPair(NamedTuple):
-    """Both answers of a pair; their ids before `first`, the prompt, are the same."""
+    """Both answers of a pair; their ids before `first`, the prompt, are the same.
+
+    `preference` is the probability that chosen is the better one, `margin` by how much on its raters' scale (None: not
+    said).
+    """
 
     chosen: TokenSequence
     rejected: TokenSequence
     origin: Origin
+    preference: float = 1.0
+    margin: float | None = None
 
 
 class EncodedLabelled(NamedTuple):
@@ -234,6 +240,8 @@ class _Row(NamedTuple):
     origin: Origin
     tools: str
     good: bool = True  # what a labelled answer is
+    preference: float = 1.0  # what the data say of a pair
+    margin: float | None = None
     full_text: str = ""  # the prompt's
     text: str = ""  # the prompt's, less the turns that did not fit
     pieces: tuple[tuple[Piece, ...], ...] = ()
@@ -267,8 +275,12 @@ class Encoder:
 
     def encode_pairs(self, pairs: Iterable[Pair]) -> Encoded[EncodedPair]:
         """Chosen and rejected behind the same prompt ids; a pair is over-long if either sequence is."""
-        rows, report = self._encode([_Row(p.prompt, (p.chosen, p.rejected), p.origin, p.tools) for p in pairs])
-        return Encoded([EncodedPair(row.sequences[0], row.sequences[1], row.origin) for row in rows], report)
+        given = [
+            _Row(p.prompt, (p.chosen, p.rejected), p.origin, p.tools, preference=p.preference, margin=p.rated_margin)
+            for p in pairs
+        ]
+        rows, report = self._encode(given)
+        return Encoded([_encoded_pair(row) for row in rows], report)
 
     def encode_labelled(self, labelled: Iterable[Labelled]) -> Encoded[EncodedLabelled]:
         """One sequence a row, with its label."""
@@ -393,6 +405,11 @@ class Encoder:
     def _has_special_text(self, row: _Row) -> bool:
         texts = [row.full_text, *(answer for answer in row.answers if isinstance(answer, str))]
         return isinstance(row.prompt, str) and any(map(self._renderer.names_special_token, texts))
+
+
+def _encoded_pair(row: _Row) -> EncodedPair:
+    chosen, rejected = row.sequences
+    return EncodedPair(chosen, rejected, row.origin, row.preference, row.margin)
 
 
 def _each(work: Callable[[_Row], _Row], rows: Iterable[_Row], bad: list[str]) -> Iterator[_Row]:

@@ -16,7 +16,7 @@ from kilter.errors import ConfigError
 from kilter.model.fingerprint import model_fingerprint
 from kilter.model.loading import load_tokenizer
 from kilter.model.workers import Workers, open_workers
-from kilter.objectives import OBJECTIVES, Objective, objective, resolve_options
+from kilter.objectives import OBJECTIVES, Mixture, parse
 from kilter.train.card import model_card
 from kilter.train.checkpoint import Keeper
 from kilter.train.config import AlignConfig
@@ -49,21 +49,21 @@ def align(config: AlignConfig, console: Console | None = None) -> Aligned:
 
 
 def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
-    row, options = _objective(config)
+    mixture = _mixture(config)
     run, checkpoint = open_run(config, "align", console, workers)
     seed_everything(config.seed)
 
-    rows = read_examples(config, _reader(config.objective), console)
+    rows = read_examples(config, _reader(mixture), console)
     _tell_of(rows, console)
     policy = load_policy(config.model, config, checkpoint)
     tokenizer = load_tokenizer(config.model)
-    reference = load_reference(policy, config, checkpoint) if row.needs_reference else None
+    reference = load_reference(policy, config, checkpoint) if mixture.needs_reference else None
     fingerprint = None if reference is None else model_fingerprint(reference)
     if reference is not None:
         reference.frozen()
     starts_at_reference = reference is not None and config.reference is None
     config = with_node_limit(config, policy, console, workers)
-    examples = encode(rows, tokenizer, config, policy, row, console, workers)
+    examples = encode(rows, tokenizer, config, policy, mixture, console, workers)
 
     facts = {
         "model": config.model,
@@ -80,8 +80,7 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
         examples=examples.held_out,
         policy=policy,
         reference=reference,
-        objective=row,
-        options=options,
+        mixture=mixture,
         tokenizer=tokenizer,
         config=config,
         run=run,
@@ -90,8 +89,7 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
     task = Task(
         policy,
         reference,
-        row,
-        options,
+        mixture,
         len(examples.train),
         examples.train.batch_of,
         held_out.evaluate if examples.held_out else None,
@@ -104,44 +102,45 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
         done = fit(task, config, keeper, console, learning_rate=config.learning_rate)
         step = keeper.take_best(done, console)
         account = held_out.account(step) if examples.held_out else None
-        keeper.finish(_card(run, config, row, account))
+        keeper.finish(_card(run, config, mixture, account))
     _show(account, run, console)
     return Aligned(run.model, *((None, None) if account is None else (account.before, account.after)))
 
 
-def _objective(config: AlignConfig) -> tuple[Objective, dict[str, float]]:
-    """The objective and its options; raises ConfigError where they do not go with the other settings."""
-    row = objective(config.objective, takes=("pairs", "labelled"))
-    given = {
-        "beta": config.beta,
-        "label_smoothing": config.label_smoothing,
-        "desirable_weight": config.desirable_weight,
-        "undesirable_weight": config.undesirable_weight,
-    }
-    options = resolve_options(config.objective, given)
-    if row.takes == "answers":
+def _mixture(config: AlignConfig) -> Mixture:
+    """What the run minimises; raises ConfigError where that does not go with the other settings."""
+    mixture = parse(
+        config.objective,
+        {
+            "beta": config.beta,
+            "label_smoothing": config.label_smoothing,
+            "desirable_weight": config.desirable_weight,
+            "undesirable_weight": config.undesirable_weight,
+        },
+    )
+    if mixture.takes == "answers":
         raise ConfigError(f"objective {config.objective!r} learns from demonstrations; use `kilter sft` for it")
-    if row.takes == "labelled" and config.batch_size < 2:
+    if mixture.coupled and config.batch_size < 2:
         raise ConfigError(
             f"objective {config.objective!r} compares examples with each other; use --batch-size 2 or more"
         )
-    if config.reference is not None and not row.needs_reference:
+    if config.reference is not None and not mixture.needs_reference:
         raise ConfigError(f"objective {config.objective!r} has no reference; leave --reference out")
-    return row, options
+    return mixture
 
 
-def _reader(name: str) -> Callable[..., Dataset[Any]]:
+def _reader(mixture: Mixture) -> Callable[..., Dataset[Any]]:
     """Reads pairs, or labelled answers where that is what files have; raises ConfigError where the objective does not
     take what they have."""
     kinds: tuple[type[Any], ...] = (Pair, Labelled)
 
     def read(sources: Any, **settings: Any) -> Dataset[Any]:
         data: Dataset[Any] = read_rows(sources, *kinds, **settings)
-        if OBJECTIVES[name].takes == "pairs" and not isinstance(data.rows[0], Pair):
+        if mixture.takes == "pairs" and not isinstance(data.rows[0], Pair):
             files = ", ".join(f"{file.name} ({file.format})" for file in data.files)
             others = " or ".join(other for other, row in OBJECTIVES.items() if row.takes == "labelled")
             raise ConfigError(
-                f"objective {name!r} learns from pairs, and answers labelled one by one were found: {files}; "
+                f"objective {str(mixture)!r} learns from pairs, and answers labelled one by one were found: {files}; "
                 f"use --objective {others}, or give files of pairs"
             )
         return data
@@ -159,11 +158,11 @@ def _tell_of(rows: Rows[Any], console: Console) -> None:
         console.print(f"to train on: {good:,} good and {len(rows.train) - good:,} bad answers", highlight=False)
 
 
-def _card(run: RunDirectory, config: AlignConfig, row: Objective, account: Account | None) -> str:
+def _card(run: RunDirectory, config: AlignConfig, mixture: Mixture, account: Account | None) -> str:
     return model_card(
         config,
         title=f"{Path(config.model).name}, aligned",
-        objective=f"{config.objective}: {row.summary} ({row.paper}).",
+        objective=f"{mixture.describe()}.",
         facts=run.read_manifest(),
         results=() if account is None else account.rows,
         note="" if account is None else f"{UNITS} {account.note}",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -18,11 +18,11 @@ from torch import Tensor
 from kilter.data.records import Origin
 from kilter.model.prepared import PreparedTree
 from kilter.model.workers import ALONE, Workers
-from kilter.objectives import LabelledScores, Objective, PairScores
+from kilter.objectives import LabelledScores, Mixture, Objective, PairScores, Scores
 from kilter.tokens.encoding import EncodedDemonstration, EncodedLabelled, EncodedPair
 from kilter.tokens.packing import Packing, deal, pack_dealt
-from kilter.tokens.sequence import TokenSequence
-from kilter.tokens.tree import Ints
+from kilter.tokens.sequence import TokenSequence, Weights
+from kilter.tokens.tree import Ints, TokenTree
 
 T = TypeVar("T")
 Examples = Literal["pairs", "labelled", "demonstrations"]
@@ -30,11 +30,15 @@ Examples = Literal["pairs", "labelled", "demonstrations"]
 
 @dataclass(frozen=True, eq=False)
 class PreparedMicroBatch:
-    """A tree and the places of its completions in the global batch."""
+    """A tree and the places of its completions in the global batch.
+
+    `shared_weight_E` are the weights of edges with 0 beyond the length of the shorter answer of a pair.
+    """
 
     tree: PreparedTree
     place_C: Tensor
     unit_C: Ints
+    shared_weight_E: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +47,9 @@ class Batch:
 
     `chosen` and `rejected` are places of completions, pair by pair; of labelled answers the good and the bad ones, as
     many as there are of each; demonstrations are all `chosen`. `trained` holds those completions; `scored` also the
-    `mismatched` ones, which only a no-gradient pass looks at. `whole` says that no unit was split between
-    micro-batches. Only the micro-batches are this worker's own: all else, and the number of micro-batches, is the
-    same for all `workers`.
+    `mismatched` ones, which only a no-gradient pass looks at. `margin_P` and `preference_P` are what the data say of
+    pairs besides. `whole` says that no unit was split between micro-batches. Only the micro-batches are this worker's
+    own: all else, and the number of micro-batches, is the same for all `workers`.
     """
 
     examples: Examples
@@ -60,6 +64,8 @@ class Batch:
     whole: bool
     nodes: int
     workers: Workers = ALONE
+    margin_P: Tensor | None = None
+    preference_P: Tensor | None = None
 
     def denominator(self, objective: Objective) -> float:
         """What the summed loss of the global batch is divided by."""
@@ -67,37 +73,63 @@ class Batch:
             return float(self.weight_C[self.chosen].sum())
         return float(len(self.chosen) + (len(self.rejected) if objective.denominator == "answers" else 0))
 
-    def loss_at_zero(self, objective: Objective, options: dict[str, float]) -> float:
-        """The mean loss that the objective declares for such a batch where policy and reference agree."""
-        assert objective.at_zero is not None
-        if objective.takes != "labelled":
-            return objective.at_zero(**options)
-        return objective.at_zero(**options, desirable=len(self.chosen) / (len(self.chosen) + len(self.rejected)))
+    def scores(
+        self, objective: Objective, sums_C: Mapping[str, Tensor], present_C: Tensor | None = None
+    ) -> PairScores | LabelledScores | Scores:
+        """What the objective is given of the units whose completions are all `present_C` (None: of every unit)."""
 
-    def loss_sum(
-        self,
-        objective: Objective,
-        options: dict[str, float],
-        log_prob_C: Tensor,
-        reference_C: Tensor | None,
-        present_C: Tensor | None = None,
-    ) -> Tensor:
-        """The summed loss of the units whose completions are all `present_C` (None: every unit)."""
-        score_C = log_prob_C if reference_C is None else log_prob_C - reference_C
-        if objective.score == "mean":
-            score_C = score_C / self.weight_C
-        chosen, rejected, mismatched = self.chosen, self.rejected, self.mismatched
+        def at(places: Tensor) -> Scores:
+            return Scores(**{name: sum_C[places] for name, sum_C in sums_C.items()})
+
+        chosen, rejected, margin_P, preference_P = self.chosen, self.rejected, self.margin_P, self.preference_P
         if objective.takes == "pairs":
             if present_C is not None:
                 both = present_C[chosen] & present_C[rejected]
                 chosen, rejected = chosen[both], rejected[both]
-            return objective.loss(PairScores(score_C[chosen], score_C[rejected]), **options).sum()
+                margin_P, preference_P = (None if x is None else x[both] for x in (margin_P, preference_P))
+            return PairScores(at(chosen), at(rejected), margin_P, preference_P)
         if objective.takes == "labelled":
-            scores = LabelledScores(score_C[chosen], score_C[rejected], score_C[mismatched])
-            return objective.loss(scores, **options).sum()
-        if present_C is not None:
-            chosen = chosen[present_C[chosen]]
-        return objective.loss(score_C[chosen], **options).sum()
+            return LabelledScores(at(chosen), at(rejected), at(self.mismatched))
+        return at(chosen if present_C is None else chosen[present_C[chosen]])
+
+    def losses(
+        self,
+        mixture: Mixture,
+        sums_C: Mapping[str, Tensor],
+        state: Mapping[str, float],
+        present_C: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Each term's share of its mean loss, unweighted, of the units whose completions are all `present_C`."""
+        losses = {}
+        for name, row, options in ((term.name, term.objective, term.options) for term in mixture.terms):
+            remembered = {key: state[f"{name}.{key}"] for key in row.state}
+            loss = row.loss(self.scores(row, sums_C, present_C), **options, **remembered)
+            losses[name] = loss.sum() / self.denominator(row)
+        return losses
+
+    def in_place(self, value_c: Tensor, micro: PreparedMicroBatch) -> Tensor:
+        """Values of a micro-batch's completions in their places of the global batch, and zeros: (C,)."""
+        return value_c.new_zeros(self.completions).index_copy(0, micro.place_C, value_c)
+
+    def state_after(
+        self, mixture: Mixture, sums_C: Mapping[str, Tensor], state: Mapping[str, float]
+    ) -> dict[str, float]:
+        """What the terms remember once they have seen this batch."""
+        after = dict(state)
+        for name, row, options in ((term.name, term.objective, term.options) for term in mixture.terms):
+            if row.remember is not None:
+                remembered = {key: state[f"{name}.{key}"] for key in row.state}
+                found = row.remember(self.scores(row, sums_C), **options, **remembered)
+                after |= {f"{name}.{key}": value for key, value in found.items()}
+        return after
+
+    def losses_at_zero(self, mixture: Mixture, sums_C: Mapping[str, Tensor]) -> dict[str, float]:
+        """The mean losses that terms with a reference declare for such a batch where policy and reference agree."""
+        return {
+            term.name: term.objective.at_zero(self.scores(term.objective, sums_C), **term.options)
+            for term in mixture.terms
+            if term.objective.at_zero is not None
+        }
 
 
 def pair_batch(
@@ -115,11 +147,14 @@ def pair_batch(
     """
     units = [(pair.chosen, pair.rejected) for pair in pairs]
     count = len(units)
+    margin_P, preference_P = pair_facts(pairs, device)
     return _batch(
         "pairs",
         tuple(pair.origin for pair in pairs),
         units,
         _mismatched(units) if mismatched else [],
+        margin_P=margin_P,
+        preference_P=preference_P,
         chosen=np.arange(0, 2 * count, 2),
         rejected=np.arange(1, 2 * count, 2),
         node_budget=node_budget,
@@ -181,6 +216,13 @@ def demonstration_batch(
     )
 
 
+def pair_facts(pairs: Sequence[EncodedPair], device: torch.device | str = "cpu") -> tuple[Tensor | None, Tensor]:
+    """Margins, where the data give them for all pairs, and preferences: each (P,)."""
+    margins = [pair.margin for pair in pairs if pair.margin is not None]
+    margin_P = torch.tensor(margins, device=device) if len(margins) == len(pairs) else None
+    return margin_P, torch.tensor([pair.preference for pair in pairs], device=device)
+
+
 def _mismatched(units: Sequence[Sequence[TokenSequence]]) -> list[tuple[TokenSequence, ...]]:
     """For each unit its prompt with the answers of the next unit, round the batch, whose prompt is another.
 
@@ -214,6 +256,8 @@ def _batch(
     device: torch.device | str,
     node_multiple: int,
     workers: Workers,
+    margin_P: Tensor | None = None,
+    preference_P: Tensor | None = None,
 ) -> Batch:
     unit_C = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
     completions = len(unit_C) + sum(map(len, extra))
@@ -226,10 +270,13 @@ def _batch(
                 PreparedTree(micro.tree.padded(node_multiple), device),
                 torch.from_numpy(micro.completion_C).to(device),
                 unit_C[micro.completion_C],
+                torch.from_numpy(_shared_weights(micro.tree, shortest_C[micro.completion_C])).to(device),
             )
             for micro in packings[workers.rank].micro_batches
         )
 
+    lengths = [[_scored_tokens(sequence) for sequence in unit] for unit in (*units, *extra)]
+    shortest_C = np.repeat([min(unit) for unit in lengths], [len(unit) for unit in lengths])
     trained = scored = prepared(packings, unit_C)
     every = packings
     if extra:
@@ -255,7 +302,23 @@ def _batch(
         whole=all(packing.whole for packing in packings),
         nodes=sum(-(-count // node_multiple) * node_multiple for count in nodes),
         workers=workers,
+        margin_P=margin_P,
+        preference_P=preference_P,
     )
+
+
+def _scored_tokens(sequence: TokenSequence) -> int:
+    if sequence.weights is None:
+        return len(sequence.ids) - sequence.first
+    return int(np.count_nonzero(sequence.weights))
+
+
+def _shared_weights(tree: TokenTree, shortest_C: Ints) -> Weights:
+    """The weights of edges, 0 from the completion's limit on."""
+    counts = np.diff(tree.edge_start_C)
+    place_E = np.arange(len(tree.edge_weight_E)) - np.repeat(tree.edge_start_C[:-1], counts)
+    weights: Weights = np.where(place_E < np.repeat(shortest_C, counts), tree.edge_weight_E, np.float32(0))
+    return weights
 
 
 def shuffled_stream(count: int, seed: int, taken: int = 0) -> Iterator[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ _SEPARATOR = "/"
 @dataclass
 class Progress:
     """How far a run has come: updates made, the last of them to be evaluated, the best evaluation (its step, its
-    loss, and how many came after it), and seconds spent in steps."""
+    loss, and how many came after it), seconds spent in steps, and what the objective remembers."""
 
     step: int = 0
     evaluated: int = -1
@@ -45,6 +45,7 @@ class Progress:
     best_loss: float | None = None
     since_best: int = 0
     seconds: float = 0.0
+    objective: dict[str, float] = field(default_factory=dict)
 
     def note(self, loss: float) -> bool:
         """Take account of an evaluation at this step; returns whether it is the best so far."""

@@ -14,7 +14,7 @@ from kilter.errors import DataError
 from kilter.model.fingerprint import template_fingerprint, tokenizer_fingerprint
 from kilter.model.scorer import Scorer
 from kilter.model.workers import Workers
-from kilter.objectives import Objective
+from kilter.objectives import Mixture
 from kilter.tokens.encoding import Encoded, EncodedDemonstration, EncodedLabelled, EncodedPair, Encoder
 from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch
 from kilter.train.config import RunConfig
@@ -65,7 +65,7 @@ def encode(
     tokenizer: PreTrainedTokenizerFast,
     config: RunConfig,
     policy: Scorer,
-    objective: Objective,
+    mixture: Mixture,
     console: Console,
     workers: Workers,
 ) -> Encodings:
@@ -74,7 +74,7 @@ def encode(
     Raises DataError where none of those is left.
     """
     encoder = make_encoder(tokenizer, config, policy)
-    settings: dict[str, Any] = {"mismatched": True} if objective.takes == "labelled" else {}
+    settings: dict[str, Any] = {"mismatched": True} if "mismatched" in mixture.needs else {}
     settings |= {"node_budget": config.node_limit, "node_multiple": policy.node_multiple, "workers": workers}
 
     def batch_by(kind: Kind) -> Callable[[Sequence[Any]], Batch]:

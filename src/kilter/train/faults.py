@@ -27,7 +27,7 @@ def check_scores(
     """Raise NonFiniteError, naming the rows, where a score or the loss is not finite; `alone` makes a batch of each."""
     for name, scorer, score_C in (("reference", reference, scores.reference_C), ("policy", policy, scores.log_prob_C)):
         if scorer is not None and score_C is not None and not _finite(score_C):
-            found = [one for one in alone() if not _finite(score_batch(scorer, one))]
+            found = [one for one in alone() if not _finite(score_batch(scorer, one)["log_prob"])]
             worst = float(score_C[~score_C.isfinite()][0])
             raise NonFiniteError(f"the {name}'s score is {worst} for {named(found or [batch])}")
     if not math.isfinite(scores.loss):
@@ -39,8 +39,8 @@ def without_finite_gradient(policy: Scorer, alone: Sequence[Batch]) -> list[Batc
     found = []
     for batch in alone:
         for micro in batch.trained:
-            score, _ = policy.loss(micro.tree, lambda score, _: score.sum(), unit_C=None)
-            score.backward()
+            loss, _ = policy.loss(micro.tree, lambda sum_WC, _: sum_WC.sum(), unit_C=None)
+            loss.backward()
         fault = not all(_finite(own_part(p.grad)) for p in policy.parameters() if p.grad is not None)
         if batch.workers.largest(fault):
             found.append(batch)

@@ -23,16 +23,21 @@ from kilter.measure.statistics import Interval, Sides, auc, auc_difference, pair
 from kilter.model.sampler import SamplingSettings, check_room
 from kilter.model.scorer import Scorer
 from kilter.model.workers import Workers
-from kilter.objectives import Objective, PairScores
+from kilter.objectives import Mixture, PairScores, Scores
 from kilter.tokens.encoding import EncodedLabelled, EncodedPair
 from kilter.tokens.sequence import Ids
+from kilter.train.batches import pair_facts
 from kilter.train.config import AlignConfig
 from kilter.train.examples import Examples
-from kilter.train.step import mean_loss
+from kilter.train.step import mean_losses
 from kilter.train.stops import Stop
 from kilter.train.writing import system_errors
 
 Scored: TypeAlias = ScoredPairs | ScoredLabelled
+# What scored pairs and their rows hold of an objective's needs.
+KEPT = frozenset({
+    "reference_log_prob", "tokens", "kl_policy_reference", "kl_reference_policy", "margin", "preference",
+})  # fmt: skip
 HEADINGS = ["", "before", "after", "difference (95% interval)"]
 
 
@@ -64,8 +69,7 @@ class HeldOut:
     examples: Examples[EncodedPair | EncodedLabelled]
     policy: Scorer
     reference: Scorer | None
-    objective: Objective
-    options: dict[str, float]
+    mixture: Mixture
     tokenizer: PreTrainedTokenizerFast
     config: AlignConfig
     run: RunDirectory
@@ -77,10 +81,12 @@ class HeldOut:
         if self._prompts:
             check_room(self.policy, self._prompts, self.config.sample_tokens)
 
-    def evaluate(self, step: int, stop: Stop) -> float:
-        """Score the examples, write what was found to the run's metrics, and return the loss."""
+    def evaluate(self, step: int, stop: Stop, state: Mapping[str, float]) -> float:
+        """Score the examples, write what was found to the run's metrics, and return the loss; `state` is what the
+        objective remembers."""
         self.scored[step] = scored = self._score(stop)
-        found = {"step": step, "split": "eval", "loss": self._mean_loss(scored), **self._instrument.summary(scored)}
+        loss = self._mean_loss(scored, state)
+        found = {"step": step, "split": "eval", "loss": loss, **self._instrument.summary(scored)}
         if self._prompts:
             self.sampled[step] = sampled = self._sample(stop)
             self.run.append_samples({"step": step, **row} for row in sampled.rows(self.tokenizer))
@@ -137,23 +143,37 @@ class HeldOut:
                 on_progress=stop.check,
             )
 
-    def _mean_loss(self, scored: Scored) -> float:
-        """The objective's mean over scored pairs; one that looks across a batch scores what it needs."""
-        row = self.objective
-        if row.takes == "pairs":
-            assert isinstance(scored, ScoredPairs)
-            score = [
-                torch.from_numpy(answer.log_ratio_A / (answer.tokens_A if row.score == "mean" else 1))
-                for answer in (scored.chosen, scored.rejected)
-            ]
-            return float(row.loss(PairScores(*score), **self.options).mean())
-        total = items = 0.0
+    def _mean_loss(self, scored: Scored, state: Mapping[str, float]) -> float:
+        """The objective's mean; one that needs more than scored pairs say asks for it batch by batch."""
+        mixture = self.mixture
+        terms = [term.objective for term in mixture.terms]
+        own = all(row.takes in ("pairs", "answers") and row.unit != "batch" for row in terms)
+        if isinstance(scored, ScoredPairs) and own and mixture.needs <= KEPT:
+            return self._loss_of_pairs(scored)
+        sums, items = dict.fromkeys(mixture.names, 0.0), dict.fromkeys(mixture.names, 0.0)
         for positions in evaluation_batches(len(self.examples), self.config.batch_size):
             batch = self.examples.batch_of(positions)
-            here = batch.denominator(row)
-            total += mean_loss(self.policy, self.reference, batch, row, self.options) * here
-            items += here
-        return total / items
+            losses = mean_losses(self.policy, self.reference, batch, mixture, state)
+            for term in mixture.terms:
+                here = batch.denominator(term.objective)
+                sums[term.name] += losses[term.name] * here
+                items[term.name] += here
+        return mixture.total({name: sums[name] / items[name] for name in sums})
+
+    def _loss_of_pairs(self, scored: ScoredPairs) -> float:
+        chosen, rejected = (
+            Scores(**{name: torch.from_numpy(values) for name, values in side.sums.items()})
+            for side in (scored.chosen, scored.rejected)
+        )
+        facts = pair_facts([row for row in self.examples.rows if isinstance(row, EncodedPair)])
+        losses = {}
+        for term in self.mixture.terms:
+            row = term.objective
+            loss = row.loss(PairScores(chosen, rejected, *facts) if row.takes == "pairs" else chosen, **term.options)
+            losses[term.name] = float(
+                loss.sum() / (chosen.tokens_A.sum() if row.denominator == "tokens" else len(loss))
+            )
+        return self.mixture.total(losses)
 
 
 def evaluation_batches(count: int, size: int) -> list[range]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from kilter.errors import KilterError, NonFiniteError, StoppedError
 from kilter.model.scorer import Scorer
 from kilter.model.workers import ALONE, Workers
-from kilter.objectives import Objective
+from kilter.objectives import Mixture
 from kilter.train.batches import Batch, batches_of, made_ahead, shuffled_stream
 from kilter.train.checkpoint import Keeper, Progress
 from kilter.train.config import RunConfig
@@ -21,7 +21,7 @@ from kilter.train.faults import check_scores, named, without_finite_gradient
 from kilter.train.memory import told_of_memory
 from kilter.train.optimizer import Updater, rate_at
 from kilter.train.progress import progress
-from kilter.train.step import StepScores, accumulate_gradient, mean_loss
+from kilter.train.step import StepScores, accumulate_gradient, mean_losses
 from kilter.train.stops import Stop, StopAsked, stop_on_signals
 
 # How far from its declared value the first loss may be: rounding of the summed log-probs, by type of matrix product.
@@ -30,18 +30,18 @@ STEP_0_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained on what: the models, the loss with its options, and how examples become a batch.
+    """What is trained on what: the models, the loss, and how examples become a batch.
 
-    `evaluate` is told the step it is called at and returns the held-out loss; it asks `stop.check` now and then.
+    `evaluate` is told the step it is called at and what the objective remembers, and returns the held-out loss; it asks
+    `stop.check` now and then.
     """
 
     policy: Scorer
     reference: Scorer | None
-    objective: Objective
-    options: dict[str, float]
+    mixture: Mixture
     examples: int
     make_batch: Callable[[Sequence[int]], Batch]
-    evaluate: Callable[[int, Stop], float] | None = None
+    evaluate: Callable[[int, Stop, Mapping[str, float]], float] | None = None
     starts_at_reference: bool = False
     workers: Workers = ALONE
 
@@ -99,7 +99,7 @@ def _evaluate_if_due(
     on_the_way = config.eval_every is not None and done.step % config.eval_every == 0
     if task.evaluate is None or done.evaluated == done.step or not (at_an_end or on_the_way):
         return
-    best = done.note(task.workers.of_main(task.evaluate(done.step, stop)))
+    best = done.note(task.workers.of_main(task.evaluate(done.step, stop, done.objective)))
     if best and keeper.keeps_best:
         keeper.save(done, updater)
 
@@ -109,7 +109,7 @@ def _train_step(
 ) -> dict[str, Any]:
     """One update; returns its row of metrics."""
     begin = time.perf_counter()
-    policy, objective, options = task.policy, task.objective, task.options
+    policy, mixture = task.policy, task.mixture
 
     def alone() -> list[Batch]:
         return [task.make_batch([position]) for position in positions]
@@ -117,11 +117,13 @@ def _train_step(
     rate = rate_at(done.step, steps, schedule=config.schedule, warmup=config.warmup)
     try:
         with told_of_memory(policy, batch):
-            scores = accumulate_gradient(policy, task.reference, batch, objective, options)
+            scores = accumulate_gradient(policy, task.reference, batch, mixture, done.objective)
         check_scores(policy, task.reference, scores, batch, alone)
         if done.step == 0 and task.starts_at_reference:
-            loss = mean_loss(policy, task.reference, batch, objective, options) if policy.drops_out else scores.loss
-            check_first_loss(loss, batch.loss_at_zero(objective, options), config.precision)
+            losses = scores.losses
+            if policy.drops_out:
+                losses = mean_losses(policy, task.reference, batch, mixture, scores.state)
+            check_first_losses(losses, batch.losses_at_zero(mixture, scores.sums_C), config.precision)
         try:
             norm = updater.step(rate, done.step)
         except NonFiniteError as error:
@@ -133,12 +135,15 @@ def _train_step(
             "rows, try a lower --learning-rate, or begin another run with the model/ of a checkpoint as its --model"
         ) from None
     done.step += 1
+    done.objective = scores.state
     seconds = time.perf_counter() - begin
     done.seconds += seconds
     return {
         "step": done.step,
         "loss": scores.loss,
-        **preference_numbers(scores, batch, options),
+        **({f"loss_{name}": loss for name, loss in scores.losses.items()} if len(scores.losses) > 1 else {}),
+        **scores.state,
+        **preference_numbers(scores, batch, mixture.beta),
         "grad_norm": norm,
         "learning_rate": rate * updater.learning_rate,
         "nodes": batch.nodes,
@@ -151,16 +156,18 @@ def total_steps(examples: int, config: RunConfig) -> int:
     return config.max_steps or max(1, -int(-config.epochs * examples // config.batch_size))
 
 
-def check_first_loss(loss: float, expected: float, precision: str) -> None:
-    """Before the first update the policy is the reference: the loss must have its declared value."""
-    if not abs(loss - expected) <= STEP_0_TOLERANCE[precision] * max(1.0, abs(expected)):
-        raise KilterError(
-            f"before the first update the loss is {loss:.6g}, but where policy and reference agree it must be "
-            f"{expected:.6g}: the two do not score alike, so no number of this run could be trusted"
-        )
+def check_first_losses(losses: Mapping[str, float], expected: Mapping[str, float], precision: str) -> None:
+    """Before the first update the policy is the reference: the terms' losses must have their declared values."""
+    for name, declared in expected.items():
+        if not abs(losses[name] - declared) <= STEP_0_TOLERANCE[precision] * max(1.0, abs(declared)):
+            raise KilterError(
+                f"before the first update the loss of {name} is {losses[name]:.6g}, but where policy and reference "
+                f"agree it must be {declared:.6g}: the two do not score alike, so no number of this run could be "
+                "trusted"
+            )
 
 
-def preference_numbers(scores: StepScores, batch: Batch, options: dict[str, float]) -> dict[str, float]:
+def preference_numbers(scores: StepScores, batch: Batch, beta: float) -> dict[str, float]:
     """Accuracy, margin and mean log-ratios of a batch of pairs; of labelled answers the mean log-ratios alone (of
     those kinds that it has); nothing for what is imitated."""
     chosen, rejected = scores.log_ratio_C[batch.chosen], scores.log_ratio_C[batch.rejected]
@@ -172,7 +179,7 @@ def preference_numbers(scores: StepScores, batch: Batch, options: dict[str, floa
     gap = chosen - rejected
     return {
         "accuracy": float(0.5 * (1 + gap.sign()).mean()),
-        "margin": options.get("beta", 1.0) * float(gap.mean()),
+        "margin": beta * float(gap.mean()),
         "chosen_log_ratio": float(chosen.mean()),
         "rejected_log_ratio": float(rejected.mean()),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from kilter.model.loading import AUTOCAST, DTYPE, load_tokenizer, pick_device
 from kilter.model.scorer import Scorer
 from kilter.model.scratch import fresh_model, fresh_tokenizer, parse_shape
 from kilter.model.workers import Workers, open_workers
-from kilter.objectives import objective
+from kilter.objectives import parse
 from kilter.train.batches import Batch
 from kilter.train.card import model_card
 from kilter.train.checkpoint import Keeper
@@ -42,14 +42,14 @@ def sft(config: SftConfig, console: Console | None = None) -> Path:
 
 
 def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
-    row = objective("sft")
+    mixture = parse("sft")
     run, checkpoint = open_run(config, "sft", console, workers)
     seed_everything(config.seed)
 
     rows = read_examples(config, read_demonstrations, console)
     tokenizer, policy = _start(config, rows.train, checkpoint)
     config = with_node_limit(config, policy, console, workers)
-    examples = encode(rows, tokenizer, config, policy, row, console, workers)
+    examples = encode(rows, tokenizer, config, policy, mixture, console, workers)
 
     facts = {
         "model": config.model or f"from scratch: {config.from_scratch}",
@@ -61,12 +61,12 @@ def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
 
     train, held_out = examples.train, examples.held_out
 
-    def evaluate(step: int, stop: Stop) -> float:
+    def evaluate(step: int, stop: Stop, _: Mapping[str, float]) -> float:
         loss = _mean_loss(policy, held_out.batch(held_out.rows), stop)
         run.append_metrics({"step": step, "split": "eval", "loss": loss})
         return loss
 
-    task = Task(policy, None, row, {}, len(train), train.batch_of, evaluate if held_out else None, workers=workers)
+    task = Task(policy, None, mixture, len(train), train.batch_of, evaluate if held_out else None, workers=workers)
     keeper = Keeper(run, config, "sft", Weights(policy, tokenizer, config.model or "", workers), begin=checkpoint)
     rate = config.learning_rate or (LEARNING_RATE if config.model else LEARNING_RATE_FROM_SCRATCH)
     with run:
@@ -78,7 +78,7 @@ def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
         card = model_card(
             config,
             title=f"{run.path.name}, fine-tuned",
-            objective=f"sft: {row.summary} ({row.paper}).",
+            objective=f"{mixture.describe()}.",
             facts=run.read_manifest(),
             results=table if ends else [],
         )
@@ -124,5 +124,5 @@ def _mean_loss(policy: Scorer, batch: Batch, stop: Stop) -> float:
     total = 0.0
     for micro in batch.scored:
         stop.check()
-        total += float(score_completions(policy, [micro], batch.completions).sum())
+        total += float(score_completions(policy, [micro], batch.completions)["log_prob"].sum())
     return -batch.workers.total(total) / float(batch.weight_C.sum())

@@ -1,32 +1,81 @@
 """The gradient of one global batch, the same however it is cut into micro-batches.
 
-Axis: C completions of the global batch.
+What an objective sees of a completion are sums over its tokens, by name (`objectives.Scores`). Where all that it needs
+are log-probs, their gradient is formed while a chunk's logits are at hand; what is of whole rows (KL, collision) is
+asked of the Scorer as row functions, and its backward computes the logits again.
+
+Axes: C completions of the global batch, c those of a micro-batch, W weightings of edges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kilter.model.row_functions import (
+    KL_POLICY_REFERENCE,
+    KL_REFERENCE_POLICY,
+    LOG_COLLISION,
+    LOG_PROB,
+    REFERENCE_LOG_PROB,
+    RowFunction,
+)
 from kilter.model.scorer import Scorer
-from kilter.objectives import Objective
+from kilter.objectives import Mixture
 from kilter.train.batches import Batch, PreparedMicroBatch
 
-LossOfScores = Callable[[Tensor, Tensor], Tensor]
+Sums = dict[str, Tensor]
+
+
+class Sum(NamedTuple):
+    """What is summed along a completion: a row function, over all its tokens or those of the `shared` length."""
+
+    function: RowFunction
+    shared: bool = False
+    trained: bool = True
+
+    def of(self, micro: PreparedMicroBatch, value: Tensor) -> Tensor:
+        tree = micro.tree
+        value_M = value if self.function.per_target else value[tree.target_row_M]
+        return tree.sum_edges(value_M, self.weight_E(micro))
+
+    def weight_E(self, micro: PreparedMicroBatch) -> Tensor:
+        return micro.shared_weight_E if self.shared else micro.tree.edge_weight_E
+
+
+SUMS: Mapping[str, Sum] = {
+    "log_prob": Sum(LOG_PROB),
+    "shared_log_prob": Sum(LOG_PROB, shared=True),
+    "reference_log_prob": Sum(REFERENCE_LOG_PROB, trained=False),
+    "shared_reference_log_prob": Sum(REFERENCE_LOG_PROB, shared=True, trained=False),
+    "kl_policy_reference": Sum(KL_POLICY_REFERENCE),
+    "kl_reference_policy": Sum(KL_REFERENCE_POLICY),
+    "log_collision": Sum(LOG_COLLISION, trained=False),
+}
 
 
 @dataclass(frozen=True)
 class StepScores:
-    """The loss of a global batch, and the summed log-probs of its completions before the update (reference: None
-    where the objective has none)."""
+    """The loss of a global batch, in all and by term; its completions' sums before the update; and what the objective
+    remembers."""
 
     loss: float
-    log_prob_C: Tensor
-    reference_C: Tensor | None
+    losses: dict[str, float]
+    sums_C: Sums
+    state: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def log_prob_C(self) -> Tensor:
+        return self.sums_C["log_prob"]
+
+    @property
+    def reference_C(self) -> Tensor | None:
+        return self.sums_C.get("reference_log_prob")
 
     @property
     def log_ratio_C(self) -> Tensor:
@@ -34,70 +83,155 @@ class StepScores:
 
 
 def accumulate_gradient(
-    policy: Scorer, reference: Scorer | None, batch: Batch, objective: Objective, options: dict[str, float]
+    policy: Scorer,
+    reference: Scorer | None,
+    batch: Batch,
+    mixture: Mixture,
+    state: Mapping[str, float] | None = None,
 ) -> StepScores:
     """Form the gradient of the batch's mean loss in the policy's parameters; return its loss and scores.
 
     Losses of units are summed per micro-batch and divided by the global denominator. Where items depend on each
     other across the batch, or a unit had to be split, the batch is first scored without gradient; the micro-batches
-    then run against d loss / d log-prob. Dropout is in those passes that have a gradient.
+    then run against d loss / d sums. Dropout is in those passes that have a gradient.
     """
-    denominator = batch.denominator(objective)
-    reference_C = None if reference is None else score_batch(reference, batch)
-    if objective.unit == "batch" or not batch.whole:
-        log_prob_C = score_batch(policy, batch).requires_grad_()
-        loss = batch.loss_sum(objective, options, log_prob_C, reference_C) / denominator
-        (slope_C,) = torch.autograd.grad(loss, log_prob_C)
+    state = mixture.state | dict(state or {})
+    needed = needed_sums(mixture)
+    if mixture.coupled or not batch.whole:
+        sums_C = score(policy, reference, batch, mixture)
+        state = batch.state_after(mixture, sums_C, state)
+        trained = {name: sums_C[name].requires_grad_() for name in needed if SUMS[name].trained}
+        losses = batch.losses(mixture, sums_C, state)
+        slopes = torch.autograd.grad(mixture.total(losses), list(trained.values()), materialize_grads=True)
         with policy.dropout():
             for micro in batch.trained:
-                surrogate, _ = policy.loss(micro.tree, _linear(slope_C[micro.place_C]), unit_C=None)
-                surrogate.backward()
-        batch.workers.sum_gradients(policy.parameters())
-        return StepScores(float(loss.detach()), log_prob_C.detach(), reference_C)
+                here = {name: slope[micro.place_C] for name, slope in zip(trained, slopes, strict=True)}
 
-    total = 0.0
-    log_prob_C = torch.zeros_like(batch.weight_C)
-    with policy.dropout():
-        for micro in batch.trained:
+                def linear(sums_c: Sums, _: Tensor, slopes_c: Sums = here) -> Tensor:
+                    return torch.stack([(slopes_c[name] * sums_c[name]).sum() for name in slopes_c]).sum()
 
-            def loss_of_scores(score: Tensor, present: Tensor, micro: PreparedMicroBatch = micro) -> Tensor:
-                everywhere = score.new_zeros(batch.completions).index_copy(0, micro.place_C, score)
-                present_C = present.new_zeros(batch.completions).index_copy(0, micro.place_C, present)
-                return batch.loss_sum(objective, options, everywhere, reference_C, present_C) / denominator
+                _backward(policy, reference, micro, list(trained), linear, unit_c=None)
+        sums_C = {name: sum_C.detach() for name, sum_C in sums_C.items()}
+    else:
+        sums_C = _fixed(reference, batch, mixture)
+        own = [name for name in needed if name not in sums_C]
+        sums_C |= {name: torch.zeros_like(batch.weight_C) for name in own}
+        losses = dict.fromkeys(mixture.names, batch.weight_C.new_zeros(()))
+        with policy.dropout():
+            for micro in batch.trained:
 
-            loss, score = policy.loss(micro.tree, loss_of_scores, np.unique(micro.unit_C, return_inverse=True)[1])
-            loss.backward()
-            total += float(loss.detach())
-            log_prob_C[micro.place_C] = score.to(log_prob_C.dtype)
+                def loss_of_sums(sums_c: Sums, present_c: Tensor, micro: PreparedMicroBatch = micro) -> Tensor:
+                    place = {name: batch.in_place(sum_c, micro) for name, sum_c in sums_c.items()}
+                    found = batch.losses(mixture, sums_C | place, state, batch.in_place(present_c, micro))
+                    for name, loss in found.items():
+                        losses[name] = losses[name] + loss.detach()
+                    return mixture.total(found)
+
+                unit_c = np.unique(micro.unit_C, return_inverse=True)[1]
+                for name, sum_c in _backward(policy, reference, micro, own, loss_of_sums, unit_c=unit_c).items():
+                    sums_C[name][micro.place_C] = sum_c.to(sums_C[name].dtype)
+        for tensor in (*(sums_C[name] for name in own), *losses.values()):
+            batch.workers.sum_(tensor)
     batch.workers.sum_gradients(policy.parameters())
-    return StepScores(batch.workers.total(total), batch.workers.sum_(log_prob_C), reference_C)
+    by_term = {name: float(loss.detach()) for name, loss in losses.items()}
+    return StepScores(mixture.total(by_term), by_term, sums_C, state)
 
 
-def mean_loss(
-    policy: Scorer, reference: Scorer | None, batch: Batch, objective: Objective, options: dict[str, float]
-) -> float:
-    """The batch's mean loss, without gradient and without dropout."""
-    log_prob_C = score_batch(policy, batch)
-    reference_C = None if reference is None else score_batch(reference, batch)
-    return float(batch.loss_sum(objective, options, log_prob_C, reference_C)) / batch.denominator(objective)
+def mean_losses(
+    policy: Scorer, reference: Scorer | None, batch: Batch, mixture: Mixture, state: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """The batch's mean loss by term, without gradient and without dropout."""
+    sums_C = score(policy, reference, batch, mixture)
+    losses = batch.losses(mixture, sums_C, mixture.state | dict(state or {}))
+    return {name: float(loss) for name, loss in losses.items()}
 
 
-def _linear(slope: Tensor) -> LossOfScores:
-    return lambda score, _: (slope * score).sum()
+def needed_sums(mixture: Mixture) -> list[str]:
+    """The sums that the mixture's terms look at, the policy's log-probs first."""
+    return ["log_prob", *(name for name in SUMS if name in mixture.needs)]
 
 
-def score_batch(scorer: Scorer, batch: Batch) -> Tensor:
-    """Summed log-probs of a global batch's completions (C,), all workers' shares together, without gradient."""
-    return batch.workers.sum_(score_completions(scorer, batch.scored, batch.completions))
+def score(policy: Scorer, reference: Scorer | None, batch: Batch, mixture: Mixture) -> Sums:
+    """All sums that the mixture needs of a global batch's completions, each (C,), without gradient."""
+    sums_C = _fixed(reference, batch, mixture)
+    own = [name for name in needed_sums(mixture) if name not in sums_C]
+    return sums_C | score_batch(policy, batch, own, reference=reference)
+
+
+def score_batch(
+    scorer: Scorer, batch: Batch, names: Collection[str] = ("log_prob",), *, reference: Scorer | None = None
+) -> Sums:
+    """Sums of a global batch's completions, each (C,), all workers' shares together, without gradient."""
+    sums_C = score_completions(scorer, batch.scored, batch.completions, names, reference=reference)
+    return {name: batch.workers.sum_(sum_C) for name, sum_C in sums_C.items()}
 
 
 @torch.no_grad()
-def score_completions(scorer: Scorer, micro_batches: Iterable[PreparedMicroBatch], completions: int) -> Tensor:
-    """Summed log-probs of a global batch's completions (C,), without gradient; 0 for those not in the micro-batches."""
-    parts, places = [], []
-    for micro in micro_batches:
-        (log_prob,) = scorer(micro.tree)
-        parts.append(micro.tree.sum_edges(log_prob))
-        places.append(micro.place_C)
-    scores = torch.cat(parts)
-    return scores.new_zeros(completions).index_copy(0, torch.cat(places), scores)
+def score_completions(
+    scorer: Scorer,
+    micro_batches: Iterable[PreparedMicroBatch],
+    completions: int,
+    names: Collection[str] = ("log_prob",),
+    *,
+    reference: Scorer | None = None,
+) -> Sums:
+    """Sums of a global batch's completions, each (C,), without gradient; 0 for those not in the micro-batches."""
+    parts = [(micro.place_C, _sums(scorer, reference, micro, names)) for micro in micro_batches]
+    places = torch.cat([place_C for place_C, _ in parts])
+    sums_C = {}
+    for name in names:
+        scores = torch.cat([sums_c[name] for _, sums_c in parts])
+        sums_C[name] = scores.new_zeros(completions).index_copy(0, places, scores)
+    return sums_C
+
+
+def _fixed(reference: Scorer | None, batch: Batch, mixture: Mixture) -> Sums:
+    """Sums that are there before the policy is asked: tokens, and the reference's log-probs, unless they come along
+    with the rows of both models."""
+    sums_C = {"tokens": batch.weight_C}
+    needed = needed_sums(mixture)
+    if reference is not None and not any(_of_both(name) for name in needed):
+        by_reference = {name: name.replace("reference_", "") for name in needed if "reference" in name}
+        found = score_batch(reference, batch, list(by_reference.values()))
+        sums_C |= {name: found[own] for name, own in by_reference.items()}
+    return sums_C
+
+
+def _of_both(name: str) -> bool:
+    """Whether a sum is of rows in which both models' whole distributions stand."""
+    return SUMS[name].function in (KL_POLICY_REFERENCE, KL_REFERENCE_POLICY)
+
+
+def _sums(policy: Scorer, reference: Scorer | None, micro: PreparedMicroBatch, names: Collection[str]) -> Sums:
+    """Sums of a micro-batch's completions, each (c,), differentiable."""
+    functions = list(dict.fromkeys(SUMS[name].function for name in names))
+    beside = reference if any("reference" in name for name in names) else None
+    values = dict(zip(functions, policy(micro.tree, functions, reference=beside), strict=True))
+    return {name: SUMS[name].of(micro, values[SUMS[name].function]) for name in names}
+
+
+def _backward(
+    policy: Scorer,
+    reference: Scorer | None,
+    micro: PreparedMicroBatch,
+    names: Collection[str],
+    loss_of_sums: Callable[[Sums, Tensor], Tensor],
+    *,
+    unit_c: np.ndarray | None,
+) -> Sums:
+    """Add the gradient of a micro-batch's loss to that of the parameters; returns its sums, each (c,)."""
+    if all(SUMS[name].function is LOG_PROB for name in names):
+        weight_WE = [SUMS[name].weight_E(micro) for name in names]
+        loss, sum_WC = policy.loss(
+            micro.tree,
+            lambda sum_WC, present_c: loss_of_sums(dict(zip(names, sum_WC, strict=True)), present_c),
+            unit_c,
+            weight_WE,
+        )
+        sums_c = dict(zip(names, sum_WC, strict=True))
+    else:
+        sums_c = _sums(policy, reference, micro, names)
+        sums_c = {name: sum_c if SUMS[name].trained else sum_c.detach() for name, sum_c in sums_c.items()}
+        loss = loss_of_sums(sums_c, torch.ones_like(micro.place_C, dtype=torch.bool))
+    loss.backward()
+    return {name: sum_c.detach() for name, sum_c in sums_c.items()}
