@@ -40,7 +40,7 @@ def run(rows: list[dict[str, list[int]]], given: argparse.Namespace) -> dict[str
     from kilter.data.records import Origin
     from kilter.model.adapter import LoraSettings, reference_of, train_adapter
     from kilter.model.loading import load_scorer
-    from kilter.objectives import objective, resolve_options
+    from kilter.objectives import parse
     from kilter.tokens.encoding import EncodedPair
     from kilter.tokens.sequence import TokenSequence
     from kilter.train.batches import made_ahead, pair_batch
@@ -68,7 +68,7 @@ def run(rows: list[dict[str, list[int]]], given: argparse.Namespace) -> dict[str
     if given.activation_checkpointing:
         policy.recompute_activations()
     updater = Updater(policy, learning_rate=5e-5, weight_decay=0.0, max_grad_norm=1.0, optimizer=given.optimizer)
-    dpo, options = objective("dpo"), resolve_options("dpo", {"beta": 0.1})
+    mixture = parse("dpo(beta=0.1)")
     cuts = [pairs[i : i + given.batch] for i in range(0, given.batch * given.steps, given.batch)]
     batches = made_ahead(
         iter(cuts),
@@ -79,7 +79,7 @@ def run(rows: list[dict[str, list[int]]], given: argparse.Namespace) -> dict[str
     steps = []
     for _, batch in batches:
         begin = time.perf_counter()
-        scores = accumulate_gradient(policy, reference, batch, dpo, options)
+        scores = accumulate_gradient(policy, reference, batch, mixture)
         norm = updater.step()
         if policy.device.type == "cuda":
             torch.cuda.synchronize()

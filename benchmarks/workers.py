@@ -74,7 +74,7 @@ def work(args: argparse.Namespace) -> None:
     from kilter.model.loading import copy_of
     from kilter.model.scorer import Scorer
     from kilter.model.workers import open_workers, own_part
-    from kilter.objectives import objective, resolve_options
+    from kilter.objectives import parse
     from kilter.tokens.encoding import EncodedPair
     from kilter.tokens.sequence import TokenSequence
     from kilter.train.batches import made_ahead, pair_batch
@@ -97,13 +97,13 @@ def work(args: argparse.Namespace) -> None:
         reference = copy_of(policy).frozen()
         workers.spread(policy, reference)
         updater = Updater(policy, learning_rate=1e-5, weight_decay=0.0, max_grad_norm=1.0, workers=workers)
-        dpo, options = objective("dpo"), resolve_options("dpo", {})
+        mixture = parse("dpo")
         seconds = []
         batches = made_ahead(iter(cuts), lambda cut: pair_batch(cut, node_budget=args.node_budget, workers=workers))
         for _, batch in batches:
             workers.meet()
             begin = time.perf_counter()
-            accumulate_gradient(policy, reference, batch, dpo, options)
+            accumulate_gradient(policy, reference, batch, mixture)
             updater.step()
             seconds.append(time.perf_counter() - begin)
         weights = sum(own_part(p).nbytes for p in policy.parameters())

@@ -18,12 +18,15 @@ BETAS = [0.05, 0.1, 1.7]
 def gap(*values: float) -> PairScores:
     """Pairs whose chosen log-ratio is larger than the rejected by these values, in nats."""
     gap_P = torch.tensor(values, dtype=torch.float64)
-    return PairScores(gap_P - 3.25, torch.full_like(gap_P, -3.25))
+    return PairScores.of_log_ratios(gap_P - 3.25, torch.full_like(gap_P, -3.25))
 
 
-def gradients(loss: Callable[..., Tensor], chosen: list[float], rejected: list[float], **options: float) -> PairScores:
-    scores = PairScores(*(torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (chosen, rejected)))
-    return PairScores(*torch.autograd.grad(loss(scores, **options).sum(), list(scores)))
+def gradients(
+    loss: Callable[..., Tensor], chosen: list[float], rejected: list[float], **options: float
+) -> tuple[Tensor, Tensor]:
+    chosen_P, rejected_P = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (chosen, rejected))
+    value = loss(PairScores.of_log_ratios(chosen_P, rejected_P), **options).sum()
+    return torch.autograd.grad(value, (chosen_P, rejected_P))  # type: ignore[return-value]
 
 
 def test_dpo_without_a_gap_is_log_2() -> None:
@@ -70,7 +73,9 @@ def test_gradients_are_the_closed_forms(beta: float) -> None:
 @pytest.mark.parametrize("beta", BETAS)
 def test_gradients_equal_finite_differences(loss: Callable[..., Tensor], beta: float) -> None:
     scores = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in ([-4.0, 0.2, 1.1], [-3.0, 0.1, 2.5])]
-    assert torch.autograd.gradcheck(lambda chosen, rejected: loss(PairScores(chosen, rejected), beta=beta), scores)
+    assert torch.autograd.gradcheck(
+        lambda chosen, rejected: loss(PairScores.of_log_ratios(chosen, rejected), beta=beta), scores
+    )
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.4])

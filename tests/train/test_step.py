@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from kilter.data.records import Origin
 from kilter.model.scorer import Scorer
-from kilter.objectives import OBJECTIVES, LabelledScores, PairScores
+from kilter.objectives import OBJECTIVES, LabelledScores, PairScores, Scores, parse
 from kilter.tokens.encoding import EncodedDemonstration, EncodedLabelled, EncodedPair
 from kilter.tokens.sequence import TokenSequence
 from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch
@@ -31,7 +31,7 @@ def completion(draw: np.random.Generator, prompt: list[int], size: int, masked: 
 
 
 def encoded_pairs() -> list[EncodedPair]:
-    """Eight pairs on five prompts, answers of three to eight tokens, some with their last token unscored."""
+    """Eight rated pairs on five prompts, answers of three to eight tokens, some with their last token unscored."""
     draw = np.random.default_rng(0)
     prompts = [draw.integers(0, 40, size).tolist() for size in (6, 6, 4, 5, 3)]
     return [
@@ -39,12 +39,15 @@ def encoded_pairs() -> list[EncodedPair]:
             completion(draw, prompts[p % 5], 3 + p % 4, masked=p % 3 == 0),
             completion(draw, prompts[p % 5], 8 - p % 5),
             Origin("pairs", p),
+            preference=1 - 0.05 * p,
+            margin=0.5 * p,
         )
         for p in range(PAIRS)
     ]
 
 
 ROWS = encoded_pairs()
+FACTS = torch.tensor([pair.margin for pair in ROWS]), torch.tensor([pair.preference for pair in ROWS])
 
 
 def batch_of(name: str, node_budget: int) -> Batch:
@@ -52,7 +55,7 @@ def batch_of(name: str, node_budget: int) -> Batch:
     if OBJECTIVES[name].takes == "answers":
         rows = [EncodedDemonstration(pair.chosen, pair.origin) for pair in ROWS]
         return demonstration_batch(rows, node_budget=node_budget)
-    return pair_batch(ROWS, node_budget=node_budget, mismatched=OBJECTIVES[name].takes == "labelled")
+    return pair_batch(ROWS, node_budget=node_budget, mismatched="mismatched" in OBJECTIVES[name].needs)
 
 
 def batch_in(name: str, micro_batches: int) -> Batch:
@@ -65,9 +68,9 @@ def batch_in(name: str, micro_batches: int) -> Batch:
 
 
 def gradient(model: PreTrainedModel, reference: PreTrainedModel, batch: Batch, name: str) -> tuple[Tensor, StepScores]:
-    row = OBJECTIVES[name]
-    frozen = Scorer(reference).frozen() if row.needs_reference else None
-    scores = accumulate_gradient(Scorer(model), frozen, batch, row, row.options)
+    mixture = parse(name)
+    frozen = Scorer(reference).frozen() if mixture.needs_reference else None
+    scores = accumulate_gradient(Scorer(model), frozen, batch, mixture)
     return flat_gradient(model), scores
 
 
@@ -102,29 +105,57 @@ def mismatched_sequences() -> list[TokenSequence]:
     return sequences
 
 
+def plain_sums(
+    policy: PreTrainedModel, reference: PreTrainedModel, sequences: list[TokenSequence], shared: list[int]
+) -> Scores:
+    """All that an objective may look at, from whole distributions of each sequence scored alone."""
+    rows = []
+    for sequence, limit in zip(sequences, shared, strict=True):
+        ids, first = torch.from_numpy(sequence.ids).long(), sequence.first
+        weight = torch.ones(len(ids) - first) if sequence.weights is None else torch.from_numpy(sequence.weights)
+        weight = weight.double()
+        early = weight * (weight.cumsum(0) <= limit)
+        log_p = policy(input_ids=ids[None]).logits[0, first - 1 : -1].log_softmax(-1)
+        with torch.no_grad():
+            log_q = reference(input_ids=ids[None]).logits[0, first - 1 : -1].log_softmax(-1)
+        own, other = (x.gather(1, ids[first:, None])[:, 0] for x in (log_p, log_q))
+        rows.append(
+            {
+                "log_prob": own @ weight,
+                "reference_log_prob": other @ weight,
+                "tokens": weight.sum(),
+                "shared_log_prob": own @ early,
+                "shared_reference_log_prob": other @ early,
+                "kl_policy_reference": (log_p.exp() * (log_p - log_q)).sum(-1) @ weight,
+                "kl_reference_policy": (log_q.exp() * (log_q - log_p)).sum(-1) @ weight,
+                "log_collision": (log_p.detach().exp() ** 2).sum(-1).log() @ weight,
+            }
+        )
+    return Scores(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+
+
+def scored_tokens(sequence: TokenSequence) -> int:
+    return len(sequence.ids) - sequence.first if sequence.weights is None else int(sequence.weights.sum())
+
+
 def plain_loss(name: str, policy: PreTrainedModel, reference: PreTrainedModel) -> Tensor:
     """The objective's mean over the batch, every sequence scored alone, written out without the batch's machinery."""
     row = OBJECTIVES[name]
-    chosen, rejected = [pair.chosen for pair in ROWS], [pair.rejected for pair in ROWS]
+    shared = [min(scored_tokens(pair.chosen), scored_tokens(pair.rejected)) for pair in ROWS]
 
-    def tokens(sequences: list[TokenSequence]) -> Tensor:
-        counts = [len(s.ids) - s.first if s.weights is None else s.weights.sum() for s in sequences]
-        return torch.tensor(counts, dtype=torch.float64)
+    def scores(sequences: list[TokenSequence]) -> Scores:
+        return plain_sums(policy, reference, sequences, shared if len(sequences) == PAIRS else [99] * len(sequences))
 
-    def log_ratio(sequences: list[TokenSequence]) -> Tensor:
-        with torch.no_grad():
-            reference_C = completion_scores(reference, sequences)
-        summed = completion_scores(policy, sequences) - reference_C
-        return summed / tokens(sequences) if row.score == "mean" else summed
-
+    chosen, rejected = scores([pair.chosen for pair in ROWS]), scores([pair.rejected for pair in ROWS])
     match row.takes:
         case "answers":
-            return -completion_scores(policy, chosen).sum() / tokens(chosen).sum()
+            return row.loss(chosen, **row.defaults).sum() / chosen.tokens_A.sum()
         case "pairs":
-            return row.loss(PairScores(log_ratio(chosen), log_ratio(rejected)), **row.options).mean()
+            return row.loss(PairScores(chosen, rejected, *FACTS), **row.defaults).mean()
         case "labelled":
-            scores = map(log_ratio, (chosen, rejected, mismatched_sequences()))
-            return row.loss(LabelledScores(*scores), **row.options).mean()
+            given = LabelledScores(chosen, rejected, scores(mismatched_sequences()))
+            return row.loss(given, **row.defaults).mean()
+    raise AssertionError(row.takes)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -160,10 +191,10 @@ def test_float32_gradient_does_not_depend_on_the_cut(
 
 @pytest.mark.parametrize("name", [name for name, row in OBJECTIVES.items() if row.needs_reference])
 def test_a_policy_that_is_its_reference_has_the_loss_declared_at_zero(name: str, models: list[PreTrainedModel]) -> None:
-    row = OBJECTIVES[name]
-    _, scores = gradient(models[0], copy.deepcopy(models[0]), batch_in(name, 3), name)
-    assert row.at_zero is not None
-    assert scores.loss == pytest.approx(row.at_zero(**row.options), rel=1e-6)
+    batch = batch_in(name, 3)
+    _, scores = gradient(models[0], copy.deepcopy(models[0]), batch, name)
+    (declared,) = batch.losses_at_zero(parse(name), scores.sums_C).values()
+    assert scores.loss == pytest.approx(declared, rel=1e-6)
     assert (scores.log_ratio_C == 0).all()
 
 
@@ -184,11 +215,11 @@ def test_a_step_against_the_gradient_lowers_the_loss_and_leaves_the_reference(
 
 
 def test_gradients_of_two_batches_add_up(models: list[PreTrainedModel]) -> None:
-    batch, row = batch_in("dpo", 3), OBJECTIVES["dpo"]
+    batch = batch_in("dpo", 3)
     once, _ = gradient(*models, batch, "dpo")
     policy, reference = Scorer(models[0]), Scorer(models[1]).frozen()
     for _ in range(2):
-        accumulate_gradient(policy, reference, batch, row, row.options)
+        accumulate_gradient(policy, reference, batch, parse("dpo"))
     assert relative_difference(flat_gradient(models[0]), 2 * once) <= 1e-6
 
 
@@ -196,7 +227,7 @@ def test_scores_of_completions_are_in_the_places_of_the_batch(models: list[PreTr
     """Chosen and rejected of a pair side by side, the mismatched after all of them."""
     batch = pair_batch(ROWS, node_budget=40, mismatched=True)
     sequences = [s for pair in ROWS for s in (pair.chosen, pair.rejected)] + mismatched_sequences()
-    got = score_completions(Scorer(in_float64(copy.deepcopy(models[0]))), batch.scored, batch.completions)
+    got = score_completions(Scorer(in_float64(copy.deepcopy(models[0]))), batch.scored, batch.completions)["log_prob"]
     with torch.no_grad():
         wanted = completion_scores(in_plain_float64(models[0]), sequences)
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
@@ -205,7 +236,7 @@ def test_scores_of_completions_are_in_the_places_of_the_batch(models: list[PreTr
 @pytest.mark.parametrize("name", [name for name, row in OBJECTIVES.items() if row.takes != "answers"])
 def test_one_pair_alone_has_a_loss_and_a_gradient(name: str, models: list[PreTrainedModel]) -> None:
     """Also under kto, where no other pair is there to take mismatched answers from."""
-    batch = pair_batch(ROWS[:1], node_budget=WHOLE, mismatched=OBJECTIVES[name].takes == "labelled")
+    batch = pair_batch(ROWS[:1], node_budget=WHOLE, mismatched="mismatched" in OBJECTIVES[name].needs)
     got, scores = gradient(*models, batch, name)
     assert np.isfinite(scores.loss)
     assert torch.isfinite(got).all()
@@ -265,13 +296,13 @@ def test_labelled_answers_have_the_loss_and_gradient_of_kto_written_out(
     wanted_loss = torch.stack(losses).mean()
     wanted_loss.backward()
     wanted = flat_gradient(plain)
-    options = {"beta": beta, "desirable_weight": weight[True], "undesirable_weight": weight[False]}
+    mixture = parse(f"kto(beta={beta}, desirable_weight={weight[True]}, undesirable_weight={weight[False]})")
     policy, reference = map(in_float64, sharp_models)
     cuts = set()
     for node_budget in (WHOLE, 40, SPLITTING):
         batch = labelled_batch(rows, node_budget=node_budget)
         cuts.add(len(batch.trained))
-        scores = accumulate_gradient(Scorer(policy), Scorer(reference).frozen(), batch, OBJECTIVES["kto"], options)
+        scores = accumulate_gradient(Scorer(policy), Scorer(reference).frozen(), batch, mixture)
         assert scores.loss == pytest.approx(wanted_loss.item(), rel=1e-12)
         assert relative_difference(flat_gradient(policy), wanted) <= 1e-12
         policy.zero_grad()
@@ -293,8 +324,8 @@ def test_the_answers_of_pairs_have_the_loss_and_gradient_of_the_pairs(sharp_mode
 def test_a_policy_that_is_its_reference_has_the_loss_declared_for_the_labels_of_the_batch(
     name: str, models: list[PreTrainedModel]
 ) -> None:
-    row, options = OBJECTIVES["kto"], {"beta": 0.1, "desirable_weight": 3.0, "undesirable_weight": 0.5}
+    mixture = parse("kto(desirable_weight=3, undesirable_weight=0.5)")
     batch = labelled_batch(LABELLED_BATCHES[name], node_budget=40)
     policy, reference = Scorer(models[0]), Scorer(copy.deepcopy(models[0])).frozen()
-    scores = accumulate_gradient(policy, reference, batch, row, options)
-    assert scores.loss == pytest.approx(batch.loss_at_zero(row, options), rel=1e-6)
+    scores = accumulate_gradient(policy, reference, batch, mixture)
+    assert batch.losses_at_zero(mixture, scores.sums_C) == pytest.approx(scores.losses, rel=1e-6)

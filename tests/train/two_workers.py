@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from kilter.model.loading import load_model
 from kilter.model.scorer import Scorer
 from kilter.model.workers import ALONE, Workers, leave, load_state, open_workers, own_part
-from kilter.objectives import OBJECTIVES
+from kilter.objectives import OBJECTIVES, parse
 from kilter.tokens.encoding import EncodedDemonstration
 from kilter.train.align import align
 from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch
@@ -55,7 +55,7 @@ def batch_of(name: str, rows: int, node_budget: int, workers: Workers = ALONE) -
     if OBJECTIVES[name].takes == "answers":
         examples = [EncodedDemonstration(pair.chosen, pair.origin) for pair in chosen]
         return demonstration_batch(examples, node_budget=node_budget, workers=workers)
-    mismatched = OBJECTIVES[name].takes == "labelled"
+    mismatched = "mismatched" in OBJECTIVES[name].needs
     return pair_batch(chosen, node_budget=node_budget, mismatched=mismatched, workers=workers)
 
 
@@ -71,8 +71,8 @@ def scorers(directory: Path) -> list[Scorer]:
 
 def gradient_of(policy: Scorer, reference: Scorer, name: str, batch: Batch) -> tuple[dict[str, torch.Tensor], float]:
     """The whole gradient by name of parameter, on the first worker, and the loss."""
-    row = OBJECTIVES[name.split()[0]]
-    scores = accumulate_gradient(policy, reference if row.needs_reference else None, batch, row, row.options)
+    mixture = parse(name.split()[0])
+    scores = accumulate_gradient(policy, reference if mixture.needs_reference else None, batch, mixture)
     named = [(name, p.grad) for name, p in policy.named_parameters()]
     gradient = {name: batch.workers.whole(grad) for name, grad in named if grad is not None}
     policy.zero_grad()
@@ -94,13 +94,7 @@ def gradients(directory: Path) -> None:
                 if workers.is_main:
                     save_file(gradient, directory / f"{name} {cut} {shard}.safetensors")
             updater = Updater(policy, learning_rate=1e-3, weight_decay=0.0, max_grad_norm=1.0, workers=workers)
-            accumulate_gradient(
-                policy,
-                reference,
-                batch_of("dpo", *CUTS["several"], workers),
-                OBJECTIVES["dpo"],
-                OBJECTIVES["dpo"].options,
-            )
+            accumulate_gradient(policy, reference, batch_of("dpo", *CUTS["several"], workers), parse("dpo"))
             kept = sum(own_part(p).nbytes + own_part(p.grad).nbytes for p in policy.parameters())
             norm = updater.step()
             kept += sum(t.nbytes for s in updater.optimizer.state.values() for t in s.values() if t.ndim)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -101,11 +102,7 @@ class PairScores(NamedTuple):
     @classmethod
     def of_log_ratios(cls, chosen_P: Tensor, rejected_P: Tensor) -> PairScores:
         """Pairs of which nothing but the log-ratios is known."""
-        chosen, rejected = (
-            Scores(log_prob=log_ratio_P, reference_log_prob=log_ratio_P.new_zeros(()))
-            for log_ratio_P in (chosen_P, rejected_P)
-        )
-        return cls(chosen, rejected)
+        return cls(_of_log_ratio(chosen_P), _of_log_ratio(rejected_P))
 
     @property
     def gap_P(self) -> Tensor:
@@ -124,6 +121,11 @@ class LabelledScores(NamedTuple):
     undesirable: Scores
     mismatched: Scores
 
+    @classmethod
+    def of_log_ratios(cls, desirable_A: Tensor, undesirable_A: Tensor, mismatched_A: Tensor) -> LabelledScores:
+        """Answers of which nothing but the log-ratios is known."""
+        return cls(*map(_of_log_ratio, (desirable_A, undesirable_A, mismatched_A)))
+
 
 class RankingScores(NamedTuple):
     """Answers of rankings, one ranking after the other: which one each belongs to, and its rank there (lower is
@@ -132,3 +134,7 @@ class RankingScores(NamedTuple):
     answers: Scores
     ranking_A: Tensor
     rank_A: Tensor
+
+
+def _of_log_ratio(log_ratio_A: Tensor) -> Scores:
+    return Scores(log_prob=log_ratio_A, reference_log_prob=torch.zeros_like(log_ratio_A))

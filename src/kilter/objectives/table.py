@@ -46,7 +46,8 @@ class Objective:
     `at_zero(scores, **options)`: the mean loss where policy and reference agree, from what else the scores say of the
     batch; None for losses without a reference. `state` is what the loss remembers from batch to batch, by name, as it
     is before the first; the loss takes it as keyword arguments, and `remember(scores, **options, **state)` gives it
-    anew from a batch, before that batch's loss is formed.
+    anew from a batch, before that batch's loss is formed. `equation` is the loss of one item in LaTeX, `summary` what
+    it is in a few words, `when` in which case to take it.
     """
 
     loss: Callable[..., Tensor]
@@ -54,8 +55,10 @@ class Objective:
     unit: Literal["pair", "answer", "ranking", "batch"]
     denominator: Literal["pairs", "answers", "tokens", "rankings"]
     at_zero: Callable[..., float] | None
+    equation: str
     summary: str
     paper: str
+    when: str
     needs: frozenset[Need] = frozenset({"reference_log_prob"})
     state: Mapping[str, float] = field(default_factory=dict)
     remember: Callable[..., dict[str, float]] | None = None
@@ -80,13 +83,16 @@ def _kto_at_zero(scores: Any, *, beta: float, desirable_weight: float, undesirab
 
 
 OBJECTIVES: dict[str, Objective] = {
+    # Pairs, against a reference.
     "dpo": Objective(
         dpo,
         takes="pairs",
         unit="pair",
         denominator="pairs",
         at_zero=lambda _, **options: math.log(2),
+        equation=r"-(1 - \epsilon) \log \sigma(\beta \Delta) - \epsilon \log \sigma(-\beta \Delta)",
         summary="logistic loss on the margin; label_smoothing makes it conservative",
+        when="the default",
         paper="arXiv 2305.18290, eq. 7",
     ),
     "ipo": Objective(
@@ -95,7 +101,9 @@ OBJECTIVES: dict[str, Objective] = {
         unit="pair",
         denominator="pairs",
         at_zero=lambda _, beta: 1 / (2 * beta) ** 2,
+        equation=r"(\Delta - 1 / (2 \beta))^2",
         summary="squared distance of the log-ratio gap from 1 / (2 beta)",
+        when="labels are certain, and dpo drifts without end",
         paper="arXiv 2310.12036, eq. 17",
     ),
     "ipo_mean": Objective(
@@ -104,7 +112,9 @@ OBJECTIVES: dict[str, Objective] = {
         unit="pair",
         denominator="pairs",
         at_zero=lambda _, beta: 1 / (2 * beta) ** 2,
+        equation=r"(\bar\Delta - 1 / (2 \beta))^2",
         summary="ipo on log-ratios averaged over an answer's tokens",
+        when="as ipo, where answers differ much in length",
         paper="arXiv 2310.12036, eq. 17, with averages",
         needs=frozenset({"reference_log_prob", "tokens"}),
     ),
@@ -114,26 +124,36 @@ OBJECTIVES: dict[str, Objective] = {
         unit="pair",
         denominator="pairs",
         at_zero=lambda _, **options: 1.0,
+        equation=r"\max(0, 1 - \beta \Delta)",
         summary="no loss beyond a margin of 1",
+        when="pairs that are already apart should be left alone",
         paper="arXiv 2309.06657, eq. 11",
     ),
+    # Pairs, without a reference.
+    # Labelled answers, or the answers of pairs one by one.
     "kto": Objective(
         kto,
         takes="labelled",
         unit="batch",
         denominator="answers",
         at_zero=_kto_at_zero,
+        equation=r"\lambda_y (1 - \sigma(\pm \beta (r - z)))",
         summary="answers judged one by one against the batch's reference point",
+        when="answers are labelled good or bad, and not compared",
         paper="arXiv 2402.01306, eq. 8",
         needs=frozenset({"reference_log_prob", "mismatched"}),
     ),
+    # Rankings.
+    # Answers to imitate.
     "sft": Objective(
         sft,
         takes="answers",
         unit="answer",
         denominator="tokens",
         at_zero=None,
+        equation=r"-\log \pi(y \mid x)",
         summary="cross-entropy of the answer's tokens",
+        when="there are good answers and no bad ones; in a mixture, to keep chosen answers likely",
         paper="maximum likelihood",
         needs=frozenset(),
     ),
