@@ -622,7 +622,7 @@ def test_a_loss_formed_in_the_same_pass_has_the_gradient_of_the_log_probs(
 ) -> None:
     model = in_float64(adapted(tiny_model("llama"), LoraSettings(rank=3, targets=targets)))
     scorer = Scorer(model)
-    loss, score = scorer.loss(tree(), lambda score_C, _: score_C @ SLOPE, None)
+    loss, (score,) = scorer.loss(tree(), lambda sum_WC, _: sum_WC[0] @ SLOPE, None)
     loss.backward()
     got = flat_gradient(model)
     assert model.get_parameter("model.embed_tokens.weight").grad is None
@@ -653,7 +653,7 @@ def test_no_gradient_of_a_frozen_heads_weight_is_computed(
         scorer = Scorer(model, autocast=autocast)
         with GradientsOfTheHead() as seen:
             if whole:
-                loss, _ = scorer.loss(tree(), lambda score_C, _: score_C @ SLOPE.float(), None)
+                loss, _ = scorer.loss(tree(), lambda sum_WC, _: sum_WC[0] @ SLOPE.float(), None)
             else:
                 loss = scores(scorer, tree()) @ SLOPE.float()
             loss.backward()

@@ -485,11 +485,26 @@ def test_the_scorers_loss_equals_that_by_plain_autograd(
     wanted = loss_of_scores(wanted_C, torch.ones(12, dtype=torch.bool))
     wanted.backward()
     fast = Scorer(in_float64(model))
-    loss, score_C = fast.loss(tree, loss_of_scores, unit_C)
+    loss, (score_C,) = fast.loss(tree, lambda sum_WC, present_C: loss_of_scores(sum_WC[0], present_C), unit_C)
     loss.backward()
     assert_same([loss.detach(), score_C], [wanted.detach(), wanted_C.detach()])
     assert not score_C.requires_grad
     assert relative_difference(flat_gradient(model), flat_gradient(plain)) <= 1e-12
+
+
+def test_log_probs_are_summed_by_each_weighting_in_the_same_pass(tiny_model: Callable[..., PreTrainedModel]) -> None:
+    """The gradient of a loss of both sums is that of the two losses added."""
+    tree, model = PreparedTree(TokenTree.build(pairs())), in_float64(tiny_model("llama"))
+    first, second = tree.edge_weight_E, (torch.arange(len(tree.edge_weight_E)) % 3).float()
+    scorer, slopes = Scorer(model), torch.linspace(-1, 2, 24, dtype=torch.float64).reshape(2, 12)
+    loss, sum_WC = scorer.loss(tree, lambda sum_WC, _: (slopes * sum_WC).sum(), None, (first, second))
+    loss.backward()
+    got = flat_gradient(model)
+    (log_prob,) = scorer(tree)
+    wanted_WC = torch.stack([tree.sum_edges(log_prob, weight_E) for weight_E in (first, second)])
+    (slopes * wanted_WC).sum().backward()
+    assert_same([sum_WC], [wanted_WC.detach()])
+    assert relative_difference(got, flat_gradient(model)) <= 1e-12
 
 
 def test_chunks_never_part_a_unit_and_hold_every_row_once() -> None:
@@ -512,7 +527,8 @@ def test_a_pair_keeps_its_loss_where_one_of_its_answers_has_no_scored_token(
     unscored = TokenSequence(np.array([1, 2, 3], np.int32), 2, np.zeros(1, np.float32))
     scored = TokenSequence(np.array([1, 2, 4], np.int32), 2)
     tree = PreparedTree(TokenTree.build([unscored, scored]))
-    loss, score_C = Scorer(tiny_model("llama")).loss(tree, pair_loss, np.array([0, 0]))
+    scorer = Scorer(tiny_model("llama"))
+    loss, (score_C,) = scorer.loss(tree, lambda sum_WC, present_C: pair_loss(sum_WC[0], present_C), np.array([0, 0]))
     assert score_C[0] == 0
     torch.testing.assert_close(loss.detach(), -logsigmoid(-0.3 * score_C[1]))
 
@@ -526,6 +542,10 @@ def test_a_tree_without_scored_tokens_has_empty_rows_and_sums_of_zero(
     tree = PreparedTree(TokenTree.build([TokenSequence(ids, 2, np.zeros(1, np.float32))] * 2))
     (log_prob,) = scorer(tree)
     assert log_prob.shape == (0,)
-    loss, score_C = scorer.loss(tree, pair_loss if unit_C is not None else lambda s, _: s.sum(), unit_C)
+
+    def loss_of_sums(sum_WC: Tensor, present_C: Tensor) -> Tensor:
+        return sum_WC.sum() if unit_C is None else pair_loss(sum_WC[0], present_C)
+
+    loss, (score_C,) = scorer.loss(tree, loss_of_sums, unit_C)
     assert score_C.tolist() == [0, 0]
     assert float(loss.detach()) == pytest.approx(0 if unit_C is None else math.log(2))

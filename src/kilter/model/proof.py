@@ -166,7 +166,7 @@ def gradient_failure(model: PreTrainedModel, path: Path, texts: Sequence[TokenSe
     with own_ways(model):
         own = _gradients(model, _contrast(torch.stack([log_prob.sum() for log_prob in own_log_probs(model, texts)])))
         scorer = Scorer(model, path=path)
-        loss, _ = scorer.loss(_tree(scorer, texts), lambda score_C, _: _contrast(score_C), None)
+        loss, _ = scorer.loss(_tree(scorer, texts), lambda sum_WC, _: _contrast(sum_WC[0]), None)
         ours = _gradients(model, loss)
     norm = {name: float(gradient.norm()) for name, gradient in own.items()}
     largest = max(norm.values())
