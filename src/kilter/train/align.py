@@ -140,8 +140,8 @@ def _reader(mixture: Mixture) -> Callable[..., Dataset[Any]]:
             files = ", ".join(f"{file.name} ({file.format})" for file in data.files)
             others = " or ".join(other for other, row in OBJECTIVES.items() if row.takes == "labelled")
             raise ConfigError(
-                f"objective {' + '.join(mixture.names)!r} learns from pairs, and answers labelled one by one were found: {files}; "
-                f"use --objective {others}, or give files of pairs"
+                f"objective {' + '.join(mixture.names)!r} learns from pairs, and answers labelled one by one were "
+                f"found: {files}; use --objective {others}, or give files of pairs"
             )
         return data
 
