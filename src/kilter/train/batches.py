@@ -67,6 +67,11 @@ class Batch:
     margin_P: Tensor | None = None
     preference_P: Tensor | None = None
 
+    @property
+    def all_in_one(self) -> bool:
+        """Whether one micro-batch, on one worker, holds all that is scored."""
+        return len(self.trained) == self.workers.count == 1 and self.trained is self.scored
+
     def denominator(self, objective: Objective) -> float:
         """What the summed loss of the global batch is divided by."""
         if objective.denominator == "tokens":
@@ -115,7 +120,7 @@ class Batch:
         self, mixture: Mixture, sums_C: Mapping[str, Tensor], state: Mapping[str, float]
     ) -> dict[str, float]:
         """What the terms remember once they have seen this batch."""
-        after = dict(state)
+        after, sums_C = dict(state), {name: sum_C.detach() for name, sum_C in sums_C.items()}
         for name, row, options in ((term.name, term.objective, term.options) for term in mixture.terms):
             if row.remember is not None:
                 remembered = {key: state[f"{name}.{key}"] for key in row.state}
