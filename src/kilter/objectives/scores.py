@@ -19,12 +19,12 @@ class Scores:
     """
 
     def __init__(self, **sums_A: Tensor) -> None:
-        self._sums_A = sums_A
+        self.sums_A = sums_A
 
     def _sum(self, name: str) -> Tensor:
-        if name not in self._sums_A:
-            raise KeyError(f"{name}: this objective needs it; there are {', '.join(self._sums_A)}")
-        return self._sums_A[name]
+        if name not in self.sums_A:
+            raise KeyError(f"{name}: this objective needs it; there are {', '.join(self.sums_A)}")
+        return self.sums_A[name]
 
     def __len__(self) -> int:
         return len(self.log_prob_A)
