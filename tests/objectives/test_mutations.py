@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 from torch import Tensor
 
 from kilter.objectives import OBJECTIVES, LabelledScores, Objective, PairScores, RankingScores, Scores
-from objectives.points import POINTS, Point
-
-Loss = Callable[..., Tensor]
+from objectives.points import POINTS, Point, losses_at
 
 
 class Mutation(NamedTuple):
-    """What is wrong, in which objectives it can be, and a loss with it."""
+    """What is wrong, in which objectives it can be, and what they make of a point with it."""
 
     name: str
     applies: Callable[[str, Objective], bool]
-    of: Callable[[Loss], Loss]
-
-
-def given(change: Callable[[Any], Any]) -> Callable[[Loss], Loss]:
-    """The loss of other scores than it is given."""
-    return lambda loss: lambda scores, **options: loss(change(scores), **options)
+    losses_at: Callable[[Point, Objective], Tensor]
 
 
 def at(option: str, value: float) -> Mutation:
-    """An option, or something remembered, that is ignored."""
+    """An option that is ignored."""
     return Mutation(
-        f"{option} is always {value:g}",
-        lambda name, row: option in row.options or option in row.state,
-        lambda loss: lambda scores, **options: loss(scores, **(options | {option: value})),
+        f"{option} is always {value:g}", lambda name, row: option in row.options, partial(losses_at, **{option: value})
     )
 
 
@@ -77,41 +69,30 @@ def exchanged(scores: Any) -> Any:
 WITHOUT_LOG_RATIOS = {"kl", "kl_reference"}
 
 MUTATIONS = [
-    Mutation("the loss is negated", lambda name, row: True, lambda loss: lambda scores, **o: -loss(scores, **o)),
+    Mutation("the loss is negated", lambda name, row: True, lambda point, row: -losses_at(point, row)),
     Mutation(
         "log-ratios are negated",
         lambda name, row: name not in WITHOUT_LOG_RATIOS,
-        given(lambda scores: each(log_probs_negated, scores)),
+        partial(losses_at, change=partial(each, log_probs_negated)),
     ),
     Mutation(
         "chosen and rejected are exchanged",
         lambda name, row: row.takes in ("pairs", "labelled", "rankings"),
-        given(exchanged),
+        partial(losses_at, change=exchanged),
     ),
     Mutation(
         "the directions of KL are exchanged",
         lambda name, row: bool(row.needs & {"kl_policy_reference", "kl_reference_policy"}),
-        given(lambda scores: each(with_directions_of_kl_exchanged, scores)),
+        partial(losses_at, change=partial(each, with_directions_of_kl_exchanged)),
+    ),
+    Mutation(
+        "nothing is remembered",
+        lambda name, row: bool(row.state),
+        lambda point, row: row.loss(point.scores, **row.defaults | point.options, **row.state),
     ),
     at("beta", 1),
-    *(
-        at(option, value)
-        for option, value in sorted(
-            {pair for row in OBJECTIVES.values() for pair in (*row.defaults.items(), *row.state.items())}
-        )
-    ),
+    *(at(*pair) for pair in sorted({pair for row in OBJECTIVES.values() for pair in row.defaults.items()})),
 ]
-
-
-def breaks(loss: Loss, point: Point, state: Mapping[str, float]) -> bool:
-    """Whether the loss is not what it should be at a point; a loss that cannot even be formed is not."""
-    try:
-        losses = loss(point.scores, **(state | point.options)).tolist()
-    except (KeyError, RuntimeError):
-        return True
-    return losses != pytest.approx(point.losses, rel=1e-6, abs=1e-9)
-
-
 MUTANTS = [
     pytest.param(name, mutation, id=f"{name}: {mutation.name}")
     for name, row in OBJECTIVES.items()
@@ -120,21 +101,29 @@ MUTANTS = [
 ]
 
 
+def broken(point: Point, losses_at: Callable[[], Tensor]) -> bool:
+    """Whether losses are not those of a point; what cannot even be formed is not."""
+    try:
+        losses = losses_at().tolist()
+    except (KeyError, RuntimeError):
+        return True
+    return bool(losses != pytest.approx(point.losses, rel=1e-6, abs=1e-9))
+
+
 @pytest.mark.parametrize(("name", "mutation"), MUTANTS)
 def test_no_mutant_passes_all_points(name: str, mutation: Mutation) -> None:
-    mutant, state = mutation.of(OBJECTIVES[name].loss), OBJECTIVES[name].state
-    assert any(breaks(mutant, point, state) for point in POINTS[name])
+    row = OBJECTIVES[name]
+    assert any(broken(point, partial(mutation.losses_at, point, row)) for point in POINTS[name])
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_that_is_right_passes_all_points(name: str) -> None:
     """So what a mutant breaks is broken by the mutation."""
-    row = OBJECTIVES[name]
-    assert not any(breaks(row.loss, point, row.state) for point in POINTS[name])
+    assert not any(broken(point, partial(losses_at, point, OBJECTIVES[name])) for point in POINTS[name])
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_objective_has_mutants_of_its_sign_its_sides_and_its_beta(name: str) -> None:
+def test_every_objective_has_mutants_of_its_sign_its_sides_and_its_options(name: str) -> None:
     row = OBJECTIVES[name]
     mutations = {mutation.name for mutation in MUTATIONS if mutation.applies(name, row)}
     assert "the loss is negated" in mutations

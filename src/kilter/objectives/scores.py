@@ -29,6 +29,10 @@ class Scores:
     def __len__(self) -> int:
         return len(self.log_prob_A)
 
+    def __add__(self, other: Scores) -> Scores:
+        """These answers, and the others after them."""
+        return Scores(**{name: torch.cat([sum_A, other.sums_A[name]]) for name, sum_A in self.sums_A.items()})
+
     @property
     def log_prob_A(self) -> Tensor:
         """log pi(y given x)."""
