@@ -84,7 +84,7 @@ def test_labelled_answers_are_parted_by_label_and_mismatched_with_the_next_answe
         labelled([3, 4], [20], False),
         labelled([5], [30], True),
     ]
-    batch = labelled_batch(rows, node_budget=100)
+    batch = labelled_batch(rows, node_budget=100, mismatched=True)
     assert batch.chosen.tolist() == [0, 3]
     assert batch.rejected.tolist() == [1, 2]
     assert batch.mismatched.tolist() == [4, 5, 6, 7]
@@ -106,8 +106,8 @@ def test_pairs_on_one_prompt_are_mismatched_with_the_next_pair_on_another():
 
 def test_a_batch_on_one_prompt_takes_the_next_answer_and_one_answer_alone_none():
     rows = [labelled([1, 2], [answer], True) for answer in (10, 11, 12)]
-    assert paths_of(labelled_batch(rows, node_budget=100))[3:] == [[1, 2, 11], [1, 2, 12], [1, 2, 10]]
-    assert labelled_batch(rows[:1], node_budget=100).completions == 1
+    assert paths_of(labelled_batch(rows, node_budget=100, mismatched=True))[3:] == [[1, 2, 11], [1, 2, 12], [1, 2, 10]]
+    assert labelled_batch(rows[:1], node_budget=100, mismatched=True).completions == 1
 
 
 def test_evaluation_leaves_no_example_by_itself():

@@ -60,7 +60,7 @@ class Mixture:
     def takes(self) -> str:
         """What it learns from: the most that any of its terms asks for."""
         asked = {term.objective.takes for term in self.terms}
-        return next(kind for kind in ("rankings", "pairs", "labelled", "answers") if kind in asked)
+        return next(kind for kind in ("rankings", "pairs", "labelled", "answers", "all answers") if kind in asked)
 
     @property
     def beta(self) -> float:

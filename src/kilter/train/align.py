@@ -118,6 +118,11 @@ def _mixture(config: AlignConfig) -> Mixture:
             "undesirable_weight": config.undesirable_weight,
         },
     )
+    if mixture.takes == "all answers":
+        raise ConfigError(
+            f"objective {config.objective!r} only holds the policy to its reference; add what it should learn from, "
+            f"such as dpo + 0.1*{mixture.names[0]}"
+        )
     if mixture.takes == "answers":
         raise ConfigError(f"objective {config.objective!r} learns from demonstrations; use `kilter sft` for it")
     if mixture.coupled and config.batch_size < 2:

@@ -95,7 +95,8 @@ class Batch:
             return PairScores(at(chosen), at(rejected), margin_P, preference_P)
         if objective.takes == "labelled":
             return LabelledScores(at(chosen), at(rejected), at(self.mismatched))
-        return at(chosen if present_C is None else chosen[present_C[chosen]])
+        places = chosen if objective.takes == "answers" else torch.cat([chosen, rejected])
+        return at(places if present_C is None else places[present_C[places]])
 
     def losses(
         self,
@@ -173,7 +174,7 @@ def labelled_batch(
     labelled: Sequence[EncodedLabelled],
     *,
     node_budget: int,
-    mismatched: bool = True,
+    mismatched: bool = False,
     device: torch.device | str = "cpu",
     node_multiple: int = 1,
     workers: Workers = ALONE,

@@ -147,7 +147,7 @@ class HeldOut:
         """The objective's mean; one that needs more than scored pairs say asks for it batch by batch."""
         mixture = self.mixture
         terms = [term.objective for term in mixture.terms]
-        own = all(row.takes in ("pairs", "answers") and row.unit != "batch" for row in terms)
+        own = all(row.takes in ("pairs", "answers", "all answers") and row.unit != "batch" for row in terms)
         if isinstance(scored, ScoredPairs) and own and mixture.needs <= KEPT:
             return self._loss_of_pairs(scored)
         sums, items = dict.fromkeys(mixture.names, 0.0), dict.fromkeys(mixture.names, 0.0)
@@ -166,10 +166,15 @@ class HeldOut:
             for side in (scored.chosen, scored.rejected)
         )
         facts = pair_facts([row for row in self.examples.rows if isinstance(row, EncodedPair)])
+        given = {
+            "pairs": PairScores(chosen, rejected, *facts),
+            "answers": chosen,
+            "all answers": chosen + rejected,
+        }
         losses = {}
         for term in self.mixture.terms:
             row = term.objective
-            loss = row.loss(PairScores(chosen, rejected, *facts) if row.takes == "pairs" else chosen, **term.options)
+            loss = row.loss(given[row.takes], **term.options)
             losses[term.name] = float(
                 loss.sum() / (chosen.tokens_A.sum() if row.denominator == "tokens" else len(loss))
             )
