@@ -5,6 +5,7 @@ To add one: write its function, add its row.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -164,5 +165,7 @@ def objective(name: str, takes: Collection[str] = ("pairs", "labelled", "answers
     """The row of that name; a ConfigError names those there are among rows that take such examples."""
     if name not in OBJECTIVES:
         there_are = [other for other, row in OBJECTIVES.items() if row.takes in takes]
-        raise ConfigError(f"there is no objective {name!r}; choose one of: {', '.join(there_are)}")
+        near = difflib.get_close_matches(name, there_are, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"there is no objective {name!r}; {meant}choose one of: {', '.join(there_are)}")
     return OBJECTIVES[name]
