@@ -5,6 +5,7 @@ To add one: write its function, add its row.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -634,5 +635,7 @@ OBJECTIVES: dict[str, Objective] = {
 def objective(name: str) -> Objective:
     """The row of that name; a ConfigError names those there are."""
     if name not in OBJECTIVES:
-        raise ConfigError(f"there is no objective {name!r}; choose one of: {', '.join(OBJECTIVES)}")
+        near = difflib.get_close_matches(name, OBJECTIVES, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"there is no objective {name!r}; {meant}choose one of: {', '.join(OBJECTIVES)}")
     return OBJECTIVES[name]
