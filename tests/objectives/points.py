@@ -7,7 +7,7 @@ not the defaults, answers of different lengths where lengths matter. Axes: P pai
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -38,6 +38,34 @@ def losses_at(
     return row.loss(change(point.scores), **options, **state)
 
 
+def parts_of(scores: Any) -> tuple[Scores, ...]:
+    """The answers that an objective is given, side by side."""
+    match scores:
+        case Scores():
+            return (scores,)
+        case PairScores(chosen, rejected):
+            return chosen, rejected
+        case LabelledScores():
+            return tuple(scores)
+        case RankingScores(answers):
+            return (answers,)
+    raise AssertionError(type(scores))
+
+
+def with_parts(scores: Any, parts: Sequence[Scores]) -> Any:
+    """The same arrangement of other answers."""
+    match scores:
+        case Scores():
+            return parts[0]
+        case PairScores():
+            return scores._replace(chosen=parts[0], rejected=parts[1])
+        case LabelledScores():
+            return LabelledScores(*parts)
+        case RankingScores():
+            return scores._replace(answers=parts[0])
+    raise AssertionError(type(scores))
+
+
 def numbers(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
@@ -61,9 +89,10 @@ def labelled(desirable: list[float], undesirable: list[float], mismatched: list[
 def rankings(*ranked: tuple[list[float], list[int]]) -> RankingScores:
     """Rankings, each of the log-ratios and the ranks of its answers, in float64."""
     log_ratio = [x for log_ratios, _ in ranked for x in log_ratios]
-    ranking_A = [i for i, (log_ratios, _) in enumerate(ranked) for _ in log_ratios]
-    rank_A = [rank for _, ranks in ranked for rank in ranks]
-    return RankingScores(_against_a_reference(log_ratio, -5.0), torch.tensor(ranking_A), torch.tensor(rank_A))
+    ranking = [i for i, (log_ratios, _) in enumerate(ranked) for _ in log_ratios]
+    rank = [rank for _, ranks in ranked for rank in ranks]
+    ranking_A, rank_A = (torch.tensor(x, dtype=torch.int64) for x in (ranking, rank))
+    return RankingScores(_against_a_reference(log_ratio, -5.0), ranking_A, rank_A)
 
 
 def _against_a_reference(log_ratio: list[float], reference: float) -> Scores:

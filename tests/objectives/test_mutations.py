@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 
 from kilter.objectives import OBJECTIVES, LabelledScores, Objective, PairScores, RankingScores, Scores
-from objectives.points import POINTS, Point, losses_at
+from objectives.points import POINTS, Point, losses_at, parts_of, with_parts
 
 
 class Mutation(NamedTuple):
@@ -30,16 +30,7 @@ def at(option: str, value: float) -> Mutation:
 
 def each(change: Callable[[Scores], Scores], scores: Any) -> Any:
     """The change made to all answers, however they are arranged."""
-    match scores:
-        case Scores():
-            return change(scores)
-        case PairScores(chosen, rejected):
-            return scores._replace(chosen=change(chosen), rejected=change(rejected))
-        case LabelledScores():
-            return LabelledScores(*map(change, scores))
-        case RankingScores(answers):
-            return scores._replace(answers=change(answers))
-    raise AssertionError(type(scores))
+    return with_parts(scores, [change(answers) for answers in parts_of(scores)])
 
 
 def log_probs_negated(answers: Scores) -> Scores:

@@ -295,7 +295,7 @@ def test_plackett_luce_learns_from_rankings_from_the_command_on(reads, start, tm
 @pytest.mark.parametrize("kind", ["labelled", "steps"])
 def test_an_objective_on_pairs_says_which_one_takes_labelled_answers(kind, reads, start, tmp_path):
     reads(kind)
-    wanted = r"'dpo' learns from pairs, and answers labelled one by one were found: made .*; use --objective kto, or"
+    wanted = r"'dpo' learns from pairs, and answers labelled one by one were found: made .*; use --objective kto or bco"
     with pytest.raises(ConfigError, match=wanted):
         run("dpo", start, tmp_path / "made", tmp_path / "run")
     assert not (tmp_path / "run").exists()

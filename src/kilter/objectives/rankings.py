@@ -38,7 +38,8 @@ def plackett_luce(rankings: RankingScores, *, beta: Positive = 0.1) -> Tensor:
     groups = _Groups(rankings)
     reward_A = reward_A[groups.order_A]
     behind_A = _log_weight_behind(reward_A, groups.ranking_A)
-    loss_R = reward_A.new_zeros(groups.count)
+    # Answers that are all tied have no loss, but are in the graph.
+    loss_R = reward_A.new_zeros(groups.count).index_add(0, groups.ranking_A, 0 * reward_A)
     for size in groups.size_G[groups.followed_G].unique().tolist():
         place_G = (groups.followed_G & (groups.size_G == size)).nonzero()[:, 0]
         place_GT = groups.start_G[place_G, None] + torch.arange(size, device=place_G.device)
@@ -53,8 +54,8 @@ def log_orders_per_agreeing(rankings: RankingScores) -> Tensor:
     It is the loss where policy and reference agree: all orders are equally likely then.
     """
     groups = _Groups(rankings)
-    log_orders_R = torch.lgamma(groups.ranking_A.bincount() + 1.0)
-    return log_orders_R.index_add(0, groups.ranking_A[groups.start_G], -torch.lgamma(groups.size_G + 1.0))
+    log_orders_R = torch.lgamma(groups.ranking_A.bincount().double() + 1)
+    return log_orders_R.index_add(0, groups.ranking_A[groups.start_G], -torch.lgamma(groups.size_G.double() + 1))
 
 
 class _Groups:
