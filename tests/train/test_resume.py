@@ -188,10 +188,10 @@ def test_resuming_refuses_another_setting_naming_it_and_takes_harmless_ones(star
         ("learning_rate", 1e-5, "0.001"),
         ("objective", "ipo", "'dpo'"),
         ("objective", "dpo + 0.1*sft", "'dpo'"),
+        ("reference_mix", 0.5, "None"),
     ):
-        with pytest.raises(
-            ConfigError, match=re.escape(f"{name} was {was} and now is {value!r}; leave that as it was")
-        ):
+        told = re.escape(f"{name} was {was} and now is {value!r}; leave that as it was")
+        with pytest.raises(ConfigError, match=told):
             resume(out, **{name: value})
     resume(out, save_every="1", keep=3, eval_every=2)
 
