@@ -68,8 +68,8 @@ def test_the_page_of_the_command_line_is_what_the_settings_say() -> None:
         assert all(section.count(f"\n| `{argument.name}`") == 1 for argument in arguments)
         assert section.count("\n| `") == len(arguments)
     section = page.split("\n## kilter align\n")[1].split("\n## ")[0]
-    help_ = AlignConfig.model_fields["label_smoothing"].description
-    assert f"| `--label-smoothing` | number, at least 0, less than 0.5 | | {help_} |" in section
+    help_ = AlignConfig.model_fields["lora_dropout"].description
+    assert f"| `--lora-dropout` | number, at least 0, less than 1 | | {help_} |" in section
     assert "| `--schedule` | `linear`, `cosine`, `constant` | `linear` |" in section
     assert "| `--model` | text | *required* |" in section
     assert "| `--node-budget` | whole number, at least 2 or `auto` | `2048` |" in section

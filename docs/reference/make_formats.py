@@ -74,6 +74,7 @@ KINDS = {
 
 # What is taken of rows of one kind where another is wanted; where nothing is said, the rows themselves.
 TAKEN: dict[tuple[type, type], str] = {
+    (Pair, Ranking): "a ranking of two",
     (Ranking, Pair): "every two answers of different rank",
     (Pair, Labelled): "as one good and one bad answer",
     (Steps, Labelled): "each step by itself",

@@ -20,7 +20,7 @@ PrintConfig = Annotated[
 
 
 def align(*, config: Annotated[AlignConfig, Parameter(name="*")], print_config: PrintConfig = False) -> None:
-    """Align a model with preference pairs."""
+    """Align a model with preferences: pairs, rankings, or labelled answers."""
     if print_config:
         print(config.toml, end="")
         return

@@ -1,5 +1,6 @@
 """Whole runs on tiny models: from a file to a model that transformers loads."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -16,6 +17,8 @@ from kilter.errors import ConfigError, DataError, RunError
 from kilter.model.head import SHAPE_MULTIPLE
 from kilter.model.loading import load_scorer, load_tokenizer
 from kilter.model.scorer import Scorer
+from kilter.objectives import OBJECTIVES
+from kilter.objectives.options import Positive
 from kilter.train.config import SftConfig
 from kilter.train.sft import sft
 from train.runs import SHAPE, run
@@ -182,6 +185,8 @@ def test_an_occupied_directory_is_refused_and_left_as_it_was(start, pairs_file, 
         ({"objective": "kto", "batch_size": 1}, ConfigError, "batch-size"),
         ({"objective": "dpo", "holdout": 64}, ConfigError, "hold out fewer"),
         ({"objective": "dpo", "max_length": 4}, DataError, "4"),
+        ({"objective": "dpo + 0.1*kto", "batch_size": 1}, ConfigError, "batch-size"),
+        ({"objective": "sft + 0.1*dpo(beta=0)"}, ConfigError, "beta of dpo is 0; expected a number above 0"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(
@@ -190,6 +195,53 @@ def test_impossible_settings_are_refused_before_anything_is_written(
     with pytest.raises(error, match=message):
         run(settings.pop("objective"), start, pairs_file, tmp_path / "run", console, **settings)
     assert not (tmp_path / "run").exists()
+
+
+def with_margin(pairs, *, beta: Positive = 0.1):
+    """dpo on a gap that is to exceed the margin of its pair."""
+    return -torch.nn.functional.logsigmoid(beta * (pairs.gap_P - pairs.margin_P))
+
+
+@pytest.mark.parametrize("where", ["trained on", "held out", "nowhere"])
+def test_an_objective_that_needs_margins_names_the_first_row_without_before_anything_is_written(
+    where, start, pairs_file, tmp_path, console, monkeypatch
+):
+    needs = OBJECTIVES["dpo"].needs | {"margin"}
+    row = dataclasses.replace(OBJECTIVES["dpo"], loss=with_margin, needs=needs, at_zero=None)
+    monkeypatch.setitem(OBJECTIVES, "with_margin", row)
+    rated = [{**json.loads(line), "margin": 2.0} for line in pairs_file.read_text().splitlines()]
+    place = {"trained on": 7, "held out": 59, "nowhere": None}[where]
+    if place is not None:
+        del rated[place]["margin"]
+    (tmp_path / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rated))
+    given = ("with_margin", start, tmp_path / "rated.jsonl", tmp_path / "run", console)
+    if place is None:
+        run(*given)
+        # At the start gaps are 0: the loss is -log sigmoid(-0.1 * 2).
+        assert RunDirectory(tmp_path / "run").read_metrics()[1]["loss"] == pytest.approx(math.log1p(math.exp(0.2)))
+        return
+    wanted = rf"'with_margin' needs to know by how much .*rated.jsonl:{place + 1} does not say; give every row a margin"
+    with pytest.raises(ConfigError, match=wanted):
+        run(*given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_are_set_within_the_objective_or_beside_it(start, pairs_file, tmp_path, console):
+    """The same run three ways; and the manifest and the card say all options, those that were not given too."""
+    ways = {
+        "inside": {"objective": "dpo(beta=0.3, label_smoothing=0.2) + 0.5*sft"},
+        "beside": {"objective": "dpo + 0.5*sft", "beta": 0.3, "label_smoothing": 0.2},
+        "both": {"objective": "dpo(beta=0.3)+.5*sft", "label_smoothing": 0.2, "beta": 0.3},
+    }
+    losses = []
+    for name, given in ways.items():
+        out = tmp_path / name
+        run(given.pop("objective"), start, pairs_file, out, console, max_steps=2, **given)
+        losses.append([row["loss"] for row in RunDirectory(out).read_metrics()])
+        written = "dpo(beta=0.3, label_smoothing=0.2) + 0.5*sft"
+        assert RunDirectory(out).read_manifest()["objective"] == written
+        assert "dpo(beta=0.3, label_smoothing=0.2): logistic loss" in (out / "model" / "README.md").read_text()
+    assert losses[0] == losses[1] == losses[2]
 
 
 def test_a_reference_that_scores_otherwise_stops_the_run_at_its_first_step(

@@ -1,5 +1,6 @@
 """A run that was stopped and taken up again is, to the last bit, the run that never stopped."""
 
+import dataclasses
 import errno
 import io
 import json
@@ -15,6 +16,8 @@ from transformers import AutoModelForCausalLM
 from kilter.data.checkpoints import Checkpoints
 from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError, RunError, StoppedError
+from kilter.objectives import OBJECTIVES
+from kilter.objectives.options import Positive
 from kilter.train import checkpoint, loop
 from kilter.train.align import align
 from kilter.train.batches import shuffled_stream
@@ -72,6 +75,37 @@ def test_a_run_stopped_and_resumed_is_bit_identical_to_one_that_was_not(
     if whole.after is not None:
         assert (resumed.before.gap_P == whole.before.gap_P).all()
         assert (resumed.after.gap_P == whole.after.gap_P).all()
+
+
+def drifting(pairs, *, beta: Positive = 0.1, seen):
+    """dpo on gaps less their mean so far."""
+    return -torch.nn.functional.logsigmoid(beta * (pairs.gap_P - seen))
+
+
+def remembered(pairs, *, beta, seen):
+    return {"seen": 0.9 * seen + 0.1 * float(pairs.gap_P.mean())}
+
+
+def test_what_an_objective_remembers_is_taken_up_again_to_the_last_bit(start, pairs_file, tmp_path, monkeypatch):
+    row = dataclasses.replace(
+        OBJECTIVES["dpo"], loss=drifting, unit="batch", state={"seen": 0.7}, remember=remembered, at_zero=None
+    )
+    monkeypatch.setitem(OBJECTIVES, "drifting", row)
+    given = {"objective": "0.5*drifting + 0.1*sft", "node_budget": 64, "eval_every": 2}
+    run(start=start, pairs=pairs_file, out=tmp_path / "whole", **given)
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(StoppedError):
+            run(start=start, pairs=pairs_file, out=tmp_path / "cut", **given)
+    (saved,) = Checkpoints(tmp_path / "cut" / "checkpoints")
+    kept = json.loads((saved.path / "progress.json").read_text())["progress"]["objective"]
+    resume(tmp_path / "cut")
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    rows = [row for row in RunDirectory(tmp_path / "whole").read_metrics() if "split" not in row]
+    assert kept == {"drifting.seen": rows[2]["drifting.seen"]}
+    # No number of these is the same: a run that began anew with 0.7 would be told from this one.
+    assert rows[0]["drifting.seen"] == pytest.approx(0.63)
+    assert len({row["drifting.seen"] for row in rows}) == 6
 
 
 def nothing(*_):
@@ -149,8 +183,15 @@ def stopped_run(start, pairs_file, out, monkeypatch, **settings):
 
 def test_resuming_refuses_another_setting_naming_it_and_takes_harmless_ones(start, pairs_file, tmp_path, monkeypatch):
     out = stopped_run(start, pairs_file, tmp_path / "run", monkeypatch)
-    for name, value, was in (("beta", 0.3, "None"), ("learning_rate", 1e-5, "0.001"), ("objective", "ipo", "'dpo'")):
-        with pytest.raises(ConfigError, match=rf"{name} was {was} and now is {value!r}; leave that as it was"):
+    for name, value, was in (
+        ("beta", 0.3, "None"),
+        ("learning_rate", 1e-5, "0.001"),
+        ("objective", "ipo", "'dpo'"),
+        ("objective", "dpo + 0.1*sft", "'dpo'"),
+        ("reference_mix", 0.5, "None"),
+    ):
+        told = re.escape(f"{name} was {was} and now is {value!r}; leave that as it was")
+        with pytest.raises(ConfigError, match=told):
             resume(out, **{name: value})
     resume(out, save_every="1", keep=3, eval_every=2)
 

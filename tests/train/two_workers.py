@@ -21,16 +21,16 @@ from kilter.model.workers import ALONE, Workers, leave, load_state, open_workers
 from kilter.objectives import OBJECTIVES, parse
 from kilter.tokens.encoding import EncodedDemonstration
 from kilter.train.align import align
-from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch
+from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch, ranking_batch
 from kilter.train.config import AlignConfig, SftConfig
 from kilter.train.optimizer import Updater
 from kilter.train.sft import sft
 from kilter.train.step import accumulate_gradient
 from model.plain import in_float64
 from train.runs import SHAPE, quiet
-from train.test_step import LABELLED_BATCHES, ROWS
+from train.test_step import LABELLED_BATCHES, RANKINGS, ROWS
 
-OBJECTIVES_TRIED = ("dpo", "kto", "ipo_mean", "sft")
+OBJECTIVES_TRIED = ("dpo", "kto", "ipo_mean", "sft", *({"plackett_luce"} & OBJECTIVES.keys()))
 ON_LABELLED = "kto on labelled"
 # How many rows, and the node budget: one micro-batch each; several, not as many on each; units split; none for one.
 CUTS = {"whole": (8, 10_000), "several": (8, 25), "split": (8, 14), "one row": (1, 10_000)}
@@ -39,6 +39,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "sharded": {"objective": "dpo", "shard": True},
     "kto sharded": {"objective": "kto", "shard": True, "node_budget": 64},
     "recomputed": {"objective": "ipo_mean", "shard": True, "activation_checkpointing": True, "keep_best": True},
+    "moving": {"objective": "dpo", "reference_mix": 0.3, "reference_every": 2},
     "adapter": {"objective": "dpo", "lora_rank": 4, "node_budget": 64},
     "sampled": {"objective": "dpo", "shard": True, "sample_eval": 4, "sample_tokens": 8},
     "noise": {"objective": "dpo", "gradient_noise": 0.01},
@@ -52,6 +53,8 @@ def batch_of(name: str, rows: int, node_budget: int, workers: Workers = ALONE) -
         answers = LABELLED_BATCHES["in turn"][: 2 * rows - 1]
         return labelled_batch(answers, node_budget=node_budget, mismatched=True, workers=workers)
     chosen = ROWS[:rows]
+    if OBJECTIVES[name].takes == "rankings":
+        return ranking_batch(RANKINGS[:rows], node_budget=node_budget, workers=workers)
     if OBJECTIVES[name].takes == "answers":
         examples = [EncodedDemonstration(pair.chosen, pair.origin) for pair in chosen]
         return demonstration_batch(examples, node_budget=node_budget, workers=workers)
