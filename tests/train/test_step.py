@@ -21,7 +21,6 @@ from kilter.tokens.sequence import TokenSequence
 from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch, ranking_batch
 from kilter.train.step import StepScores, accumulate_gradient, score_completions
 from model.plain import completion_scores, flat_gradient, in_float64, in_plain_float64, relative_difference
-from train import ranked
 
 MakeModel = Callable[..., PreTrainedModel]
 PAIRS = 8
@@ -64,13 +63,7 @@ def encoded_rankings() -> list[EncodedRanking]:
 
 ROWS = encoded_pairs()
 RANKINGS = encoded_rankings()
-NAMES = [*OBJECTIVES, ranked.NAME]
 FACTS = torch.tensor([pair.margin for pair in ROWS]), torch.tensor([pair.preference for pair in ROWS])
-
-
-@pytest.fixture(autouse=True)
-def _one_more_objective(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(OBJECTIVES, ranked.NAME, ranked.OBJECTIVE)
 
 
 def batch_of(name: str, node_budget: int, rows: int = PAIRS) -> Batch:
@@ -203,7 +196,7 @@ def plain_loss(name: str, policy: PreTrainedModel, reference: PreTrainedModel) -
     return row.loss(given, **row.defaults, **state).mean()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_loss_and_gradient_equal_those_of_the_objective_on_separate_sequences(
     name: str, sharp_models: list[PreTrainedModel]
 ) -> None:
@@ -224,7 +217,7 @@ LESS_STEEP = {"dpop": "dpop(penalty=5)", "discopop": "discopop(tau=0.5)"}
 
 
 @pytest.mark.parametrize("micro_batches", [3, 8, "split"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_float32_gradient_does_not_depend_on_the_cut(
     name: str, micro_batches: int | str, models: list[PreTrainedModel]
 ) -> None:
@@ -239,7 +232,7 @@ def test_float32_gradient_does_not_depend_on_the_cut(
     torch.testing.assert_close(cut.log_ratio_C, whole.log_ratio_C, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in OBJECTIVES or OBJECTIVES[name].needs_reference])
+@pytest.mark.parametrize("name", [name for name, row in OBJECTIVES.items() if row.needs_reference])
 def test_a_policy_that_is_its_reference_has_the_loss_declared_at_zero(name: str, models: list[PreTrainedModel]) -> None:
     batch = batch_in(name, 3)
     _, scores = gradient(models[0], copy.deepcopy(models[0]), batch, name)
@@ -248,7 +241,7 @@ def test_a_policy_that_is_its_reference_has_the_loss_declared_at_zero(name: str,
     assert (scores.log_ratio_C == 0).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_step_against_the_gradient_lowers_the_loss_and_leaves_the_reference(
     name: str, models: list[PreTrainedModel]
 ) -> None:
@@ -262,65 +255,6 @@ def test_a_step_against_the_gradient_lowers_the_loss_and_leaves_the_reference(
     assert all(parameter.grad is None for parameter in reference.parameters())
     for key, value in reference.state_dict().items():
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_gradient_does_not_depend_on_the_chunks_of_rows(
-    name: str, sharp_models: list[PreTrainedModel], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batch = batch_in(name, 3)
-    assert any(len(micro.tree.chunks(micro.unit_C, 8) or []) > 1 for micro in batch.trained)
-    models = [in_float64(model) for model in sharp_models]
-    wanted, whole = gradient(models[0], models[1], batch, name)
-    models[0].zero_grad()
-    monkeypatch.setattr(scorer_module, "chunk_rows", lambda vocabulary: 8)
-    got, cut = gradient(models[0], models[1], batch, name)
-    assert relative_difference(got, wanted) <= 1e-12
-    assert cut.loss == pytest.approx(whole.loss, rel=1e-12)
-
-
-def test_rankings_of_two_have_the_gradient_of_dpo_on_the_pairs(sharp_models: list[PreTrainedModel]) -> None:
-    """Whichever answer stands first, and whatever the numbers of the ranks."""
-    rankings = [
-        EncodedRanking((pair.chosen, pair.rejected), (1, 2), pair.origin)
-        if pair.origin.line % 2
-        else EncodedRanking((pair.rejected, pair.chosen), (7.5, -3), pair.origin)
-        for pair in ROWS
-    ]
-    models = [in_float64(model) for model in sharp_models]
-    wanted, pairs = gradient(models[0], models[1], batch_of("dpo", WHOLE), "dpo")
-    models[0].zero_grad()
-    got, scores = gradient(models[0], models[1], ranking_batch(rankings, node_budget=40), ranked.NAME)
-    assert scores.loss == pytest.approx(pairs.loss, rel=1e-12)
-    assert relative_difference(got, wanted) <= 1e-12
-
-
-@pytest.mark.parametrize("node_budget", [WHOLE, SPLITTING])
-def test_what_a_mixture_imitates_of_rankings_are_their_best_answers(
-    node_budget: int, sharp_models: list[PreTrainedModel]
-) -> None:
-    """All that are tied for the best, by the token."""
-    plain, plain_reference = (in_plain_float64(copy.deepcopy(model)) for model in sharp_models)
-    best = torch.tensor([rank == min(ranking.ranks) for ranking in RANKINGS for rank in ranking.ranks])
-    answers = plain_sums(plain, plain_reference, *flat_rankings())
-    imitated = -answers.log_prob_A[best].sum() / answers.tokens_A[best].sum()
-    wanted = plain_loss(ranked.NAME, plain, plain_reference) + 0.5 * imitated
-    wanted.backward()
-    policy, reference = map(in_float64, sharp_models)
-    batch = ranking_batch(RANKINGS, node_budget=node_budget)
-    got, scores = gradient(policy, reference, batch, f"{ranked.NAME} + 0.5*sft")
-    assert scores.losses["sft"] == pytest.approx(imitated.item(), rel=1e-12)
-    assert scores.loss == pytest.approx(wanted.item(), rel=1e-12)
-    assert relative_difference(got, flat_gradient(plain)) <= 1e-12
-
-
-def test_a_batch_without_good_answers_has_nothing_to_imitate(models: list[PreTrainedModel]) -> None:
-    batch = labelled_batch(LABELLED_BATCHES["all bad"], node_budget=WHOLE)
-    wanted, _ = gradient(*models, batch, "kto")
-    models[0].zero_grad()
-    got, scores = gradient(*models, batch, "kto + 0.2*sft")
-    assert scores.losses["sft"] == 0
-    assert relative_difference(got, wanted) <= 1e-6
 
 
 @pytest.mark.parametrize("micro_batches", [1, 8])
@@ -368,6 +302,65 @@ def test_what_is_remembered_of_batches_is_what_the_objective_makes_of_their_scor
         assert scores.loss == pytest.approx(float(row.loss(seen, **row.defaults, **by_hand).mean()), rel=1e-6)
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gradient_does_not_depend_on_the_chunks_of_rows(
+    name: str, sharp_models: list[PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = batch_in(name, 3)
+    assert any(len(micro.tree.chunks(micro.unit_C, 8) or []) > 1 for micro in batch.trained)
+    models = [in_float64(model) for model in sharp_models]
+    wanted, whole = gradient(models[0], models[1], batch, name)
+    models[0].zero_grad()
+    monkeypatch.setattr(scorer_module, "chunk_rows", lambda vocabulary: 8)
+    got, cut = gradient(models[0], models[1], batch, name)
+    assert relative_difference(got, wanted) <= 1e-12
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-12)
+
+
+def test_rankings_of_two_have_the_gradient_of_dpo_on_the_pairs(sharp_models: list[PreTrainedModel]) -> None:
+    """Whichever answer stands first, and whatever the numbers of the ranks."""
+    rankings = [
+        EncodedRanking((pair.chosen, pair.rejected), (1, 2), pair.origin)
+        if pair.origin.line % 2
+        else EncodedRanking((pair.rejected, pair.chosen), (7.5, -3), pair.origin)
+        for pair in ROWS
+    ]
+    models = [in_float64(model) for model in sharp_models]
+    wanted, pairs = gradient(models[0], models[1], batch_of("dpo", WHOLE), "dpo")
+    models[0].zero_grad()
+    got, scores = gradient(models[0], models[1], ranking_batch(rankings, node_budget=40), "plackett_luce")
+    assert scores.loss == pytest.approx(pairs.loss, rel=1e-12)
+    assert relative_difference(got, wanted) <= 1e-12
+
+
+@pytest.mark.parametrize("node_budget", [WHOLE, SPLITTING])
+def test_what_a_mixture_imitates_of_rankings_are_their_best_answers(
+    node_budget: int, sharp_models: list[PreTrainedModel]
+) -> None:
+    """All that are tied for the best, by the token."""
+    plain, plain_reference = (in_plain_float64(copy.deepcopy(model)) for model in sharp_models)
+    best = torch.tensor([rank == min(ranking.ranks) for ranking in RANKINGS for rank in ranking.ranks])
+    answers = plain_sums(plain, plain_reference, *flat_rankings())
+    imitated = -answers.log_prob_A[best].sum() / answers.tokens_A[best].sum()
+    wanted = plain_loss("plackett_luce", plain, plain_reference) + 0.5 * imitated
+    wanted.backward()
+    policy, reference = map(in_float64, sharp_models)
+    batch = ranking_batch(RANKINGS, node_budget=node_budget)
+    got, scores = gradient(policy, reference, batch, "plackett_luce + 0.5*sft")
+    assert scores.losses["sft"] == pytest.approx(imitated.item(), rel=1e-12)
+    assert scores.loss == pytest.approx(wanted.item(), rel=1e-12)
+    assert relative_difference(got, flat_gradient(plain)) <= 1e-12
+
+
+def test_a_batch_without_good_answers_has_nothing_to_imitate(models: list[PreTrainedModel]) -> None:
+    batch = labelled_batch(LABELLED_BATCHES["all bad"], node_budget=WHOLE)
+    wanted, _ = gradient(*models, batch, "kto")
+    models[0].zero_grad()
+    got, scores = gradient(*models, batch, "kto + 0.2*sft")
+    assert scores.losses["sft"] == 0
+    assert relative_difference(got, wanted) <= 1e-6
+
+
 def test_gradients_of_two_batches_add_up(models: list[PreTrainedModel]) -> None:
     batch = batch_in("dpo", 3)
     once, _ = gradient(*models, batch, "dpo")
@@ -387,7 +380,7 @@ def test_scores_of_completions_are_in_the_places_of_the_batch(models: list[PreTr
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_one_row_alone_has_a_loss_and_a_gradient(name: str, models: list[PreTrainedModel]) -> None:
     """Also under kto, where no other pair is there to take mismatched answers from."""
     got, scores = gradient(*models, batch_of(name, WHOLE, rows=1), name)
