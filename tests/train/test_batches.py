@@ -10,7 +10,6 @@ from kilter.tokens.encoding import EncodedLabelled, EncodedPair, EncodedRanking
 from kilter.tokens.sequence import TokenSequence
 from kilter.train.batches import batches_of, labelled_batch, made_ahead, pair_batch, ranking_batch, shuffled_stream
 from kilter.train.held_out import evaluation_batches
-from train import ranked
 
 
 def pair(prompt, chosen, rejected):
@@ -111,7 +110,7 @@ def test_a_ranking_computes_its_prompt_once_and_its_best_answers_are_chosen():
     assert batch.chosen.tolist() == [1, 2, 3]
     assert batch.rejected.tolist() == [0, 4]
     assert [places.tolist() for places in batch.compared] == [[1, 2, 3], [0, 0, 4]]
-    assert batch.denominator(ranked.OBJECTIVE) == 2
+    assert batch.denominator(OBJECTIVES["plackett_luce"]) == 2
     assert batch.denominator(OBJECTIVES["sft"]) == 1 + 2 + 1
 
 
@@ -120,13 +119,13 @@ def test_an_objective_is_given_rankings_whose_answers_are_all_present_numbered_a
     batch = ranking_batch(rows, node_budget=100)
     present = torch.tensor([True, True, True, False, True, True, False, False])
     sums = {"log_prob": -torch.arange(8.0)}
-    answers, ranking_A, rank_A = batch.scores(ranked.OBJECTIVE, sums, present)
+    answers, ranking_A, rank_A = batch.scores(OBJECTIVES["plackett_luce"], sums, present)
     assert answers.log_prob_A.tolist() == [0, -1, -4, -5]
     assert ranking_A.tolist() == [0, 0, 1, 1]
     assert rank_A.tolist() == [2, 1, 2, 1]
-    everything = batch.scores(ranked.OBJECTIVE, sums)
+    everything = batch.scores(OBJECTIVES["plackett_luce"], sums)
     assert everything.ranking_A.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    nothing = batch.scores(ranked.OBJECTIVE, sums, torch.zeros(8, dtype=torch.bool))
+    nothing = batch.scores(OBJECTIVES["plackett_luce"], sums, torch.zeros(8, dtype=torch.bool))
     assert len(nothing.answers) == len(nothing.ranking_A) == len(nothing.rank_A) == 0
 
 

@@ -21,7 +21,6 @@ from kilter.tokens.sequence import TokenSequence
 from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch, ranking_batch
 from kilter.train.step import StepScores, accumulate_gradient, score_completions
 from model.plain import completion_scores, flat_gradient, in_float64, in_plain_float64, relative_difference
-from train import ranked
 
 MakeModel = Callable[..., PreTrainedModel]
 PAIRS = 8
@@ -64,13 +63,7 @@ def encoded_rankings() -> list[EncodedRanking]:
 
 ROWS = encoded_pairs()
 RANKINGS = encoded_rankings()
-NAMES = [*OBJECTIVES, ranked.NAME]
 FACTS = torch.tensor([pair.margin for pair in ROWS]), torch.tensor([pair.preference for pair in ROWS])
-
-
-@pytest.fixture(autouse=True)
-def _one_more_objective(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(OBJECTIVES, ranked.NAME, ranked.OBJECTIVE)
 
 
 def batch_of(name: str, node_budget: int, rows: int = PAIRS) -> Batch:
@@ -203,7 +196,7 @@ def plain_loss(name: str, policy: PreTrainedModel, reference: PreTrainedModel) -
     return row.loss(given, **row.defaults, **state).mean()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_loss_and_gradient_equal_those_of_the_objective_on_separate_sequences(
     name: str, sharp_models: list[PreTrainedModel]
 ) -> None:
@@ -224,7 +217,7 @@ LESS_STEEP = {"dpop": "dpop(penalty=5)", "discopop": "discopop(tau=0.5)"}
 
 
 @pytest.mark.parametrize("micro_batches", [3, 8, "split"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_float32_gradient_does_not_depend_on_the_cut(
     name: str, micro_batches: int | str, models: list[PreTrainedModel]
 ) -> None:
@@ -239,7 +232,7 @@ def test_float32_gradient_does_not_depend_on_the_cut(
     torch.testing.assert_close(cut.log_ratio_C, whole.log_ratio_C, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in OBJECTIVES or OBJECTIVES[name].needs_reference])
+@pytest.mark.parametrize("name", [name for name, row in OBJECTIVES.items() if row.needs_reference])
 def test_a_policy_that_is_its_reference_has_the_loss_declared_at_zero(name: str, models: list[PreTrainedModel]) -> None:
     batch = batch_in(name, 3)
     _, scores = gradient(models[0], copy.deepcopy(models[0]), batch, name)
@@ -248,7 +241,7 @@ def test_a_policy_that_is_its_reference_has_the_loss_declared_at_zero(name: str,
     assert (scores.log_ratio_C == 0).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_step_against_the_gradient_lowers_the_loss_and_leaves_the_reference(
     name: str, models: list[PreTrainedModel]
 ) -> None:
@@ -264,7 +257,7 @@ def test_a_step_against_the_gradient_lowers_the_loss_and_leaves_the_reference(
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_gradient_does_not_depend_on_the_chunks_of_rows(
     name: str, sharp_models: list[PreTrainedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,7 +283,7 @@ def test_rankings_of_two_have_the_gradient_of_dpo_on_the_pairs(sharp_models: lis
     models = [in_float64(model) for model in sharp_models]
     wanted, pairs = gradient(models[0], models[1], batch_of("dpo", WHOLE), "dpo")
     models[0].zero_grad()
-    got, scores = gradient(models[0], models[1], ranking_batch(rankings, node_budget=40), ranked.NAME)
+    got, scores = gradient(models[0], models[1], ranking_batch(rankings, node_budget=40), "plackett_luce")
     assert scores.loss == pytest.approx(pairs.loss, rel=1e-12)
     assert relative_difference(got, wanted) <= 1e-12
 
@@ -304,11 +297,11 @@ def test_what_a_mixture_imitates_of_rankings_are_their_best_answers(
     best = torch.tensor([rank == min(ranking.ranks) for ranking in RANKINGS for rank in ranking.ranks])
     answers = plain_sums(plain, plain_reference, *flat_rankings())
     imitated = -answers.log_prob_A[best].sum() / answers.tokens_A[best].sum()
-    wanted = plain_loss(ranked.NAME, plain, plain_reference) + 0.5 * imitated
+    wanted = plain_loss("plackett_luce", plain, plain_reference) + 0.5 * imitated
     wanted.backward()
     policy, reference = map(in_float64, sharp_models)
     batch = ranking_batch(RANKINGS, node_budget=node_budget)
-    got, scores = gradient(policy, reference, batch, f"{ranked.NAME} + 0.5*sft")
+    got, scores = gradient(policy, reference, batch, "plackett_luce + 0.5*sft")
     assert scores.losses["sft"] == pytest.approx(imitated.item(), rel=1e-12)
     assert scores.loss == pytest.approx(wanted.item(), rel=1e-12)
     assert relative_difference(got, flat_gradient(plain)) <= 1e-12
@@ -387,7 +380,7 @@ def test_scores_of_completions_are_in_the_places_of_the_batch(models: list[PreTr
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_one_row_alone_has_a_loss_and_a_gradient(name: str, models: list[PreTrainedModel]) -> None:
     """Also under kto, where no other pair is there to take mismatched answers from."""
     got, scores = gradient(*models, batch_of(name, WHOLE, rows=1), name)
