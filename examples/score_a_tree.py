@@ -28,7 +28,7 @@ score = prepared.sum_edges(log_prob)
 
 # The start is the reference: every log-ratio is 0 and the loss log 2, but its gradient is not 0.
 log_ratio = score - score.detach()
-loss = dpo(PairScores(log_ratio[:1], log_ratio[1:]), beta=0.1).mean()
+loss = dpo(PairScores.of_log_ratios(log_ratio[:1], log_ratio[1:]), beta=0.1).mean()
 loss.backward()
 norm = torch.nn.utils.get_total_norm(parameter.grad for parameter in policy.parameters())
 print(f"log-probs {score.tolist()}, loss {loss.item():.4f}, gradient norm {norm:.4f}")

@@ -30,7 +30,7 @@ from model.plain import in_float64
 from train.runs import SHAPE, quiet
 from train.test_step import LABELLED_BATCHES, RANKINGS, ROWS
 
-OBJECTIVES_TRIED = ("dpo", "kto", "ipo_mean", "sft", *({"plackett_luce"} & OBJECTIVES.keys()))
+OBJECTIVES_TRIED = ("dpo", "kto", "ipo_mean", "sft", "plackett_luce")
 ON_LABELLED = "kto on labelled"
 # How many rows, and the node budget: one micro-batch each; several, not as many on each; units split; none for one.
 CUTS = {"whole": (8, 10_000), "several": (8, 25), "split": (8, 14), "one row": (1, 10_000)}

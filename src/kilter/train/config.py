@@ -166,7 +166,12 @@ class RunConfig(ReadingConfig):
 
 
 # Those of kilter.objectives that learn from preferences, by name: that module loads torch (tests/test_cli.py compares).
-OBJECTIVES = ("dpo", "ipo", "ipo_mean", "hinge", "kto")
+OBJECTIVES = (
+    "dpo", "soft_dpo", "robust", "margin_dpo", "dpo_norm", "ipo", "ipo_mean", "hinge", "exo", "discopop", "nca",
+    "sppo", "sppo_soft", "apo_zero", "apo_down", "dpop", "fdpo_forward_kl", "fdpo_js", "fdpo_alpha", "tdpo1",
+    "tdpo2", "ld_dpo", "ld_dpo_policy", "wpo", "wpo_clamped", "bco_pair", "aot", "aot_unpaired", "beta_dpo",
+    "bt_kl", "bt_kl_reference", "simpo", "orpo", "cpo", "slic", "kto", "bco", "plackett_luce", "kl", "kl_reference",
+)  # fmt: skip
 
 
 class Moving(NamedTuple):
