@@ -35,13 +35,15 @@ KINDS = {
     "pairs": "Pairs",
     "labelled": "Answers labelled one by one",
     "rankings": "Rankings",
-    "answers": "Answers",
+    "answers": "Answers to imitate",
+    "all answers": "All answers",
 }
 SAID_OF_KINDS = {
     "pairs": "",
     "labelled": "Good and bad answers, in any number. Of pairs, the chosen answers are good and the rejected bad.",
     "rankings": "Two answers or more to a prompt, in order. A pair is a ranking of two.",
-    "answers": "Terms for mixtures.",
+    "answers": "As a term of a mixture it is given the chosen answers of pairs, the good ones, the best of rankings.",
+    "all answers": "Terms for mixtures, given the rejected answers too.",
 }
 NEEDS = {
     "reference_log_prob": "a reference",

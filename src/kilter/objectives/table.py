@@ -499,7 +499,7 @@ OBJECTIVES: dict[str, Objective] = {
         denominator="pairs",
         at_zero=_bradley_terry_at_zero,
         equation=r"-\log \sigma(\ell_w - \ell_l) + \beta (D_w + D_l) / 2,\quad D = \mathrm{KL}(\pi_{ref}, \pi)",
-        summary="the same with KL(reference, policy), which keeps all that the reference says",
+        summary="Bradley-Terry on log-probs, and exact token KL(reference, policy), averaged over both answers",
         when="as bt_kl, where the policy must not forget what its reference can say",
         paper="arXiv 1909.08593 (the penalty); Bradley and Terry 1952",
         needs=WITH_KL_REFERENCE_POLICY,
