@@ -83,10 +83,10 @@ def page() -> str:
         sections[-1] += _table(("objective", "what it is", "take it when"), cells)
         sections += [section(name, row) for name, row in rows.items()]
     differences = [
-        (f"`{one.kilter}`", f"`{one.trl}`", one.why, "" if one.equal is None else f"`{one.equal}`")
+        (f"`{one.kilter}`", f"`{one.trl}`", one.why, one.equal or "")
         for one in runpy.run_path(str(DIFFERENCES))["DIFFERENCES"]
     ]
-    sections.append(f"{TRL}\n" + _table(("kilter", "TRL", "what differs", "the same in kilter"), differences))
+    sections.append(f"{TRL}\n" + _table(("kilter", "TRL", "what differs", "what makes them equal"), differences))
     return "\n".join(sections)
 
 
