@@ -127,7 +127,7 @@ def test_which_pairs_are_kept_follows_from_margins_and_the_number_of_batches_alo
 
 def test_pairs_are_kept_as_often_as_the_density_of_their_margins_says() -> None:
     """Two of three, drawn one after the other: 20,000 draws beside the probabilities worked out."""
-    margins, mean, deviation = [0.0, 1.0, 2.0], 0.5, 1.0
+    margins, mean, deviation = [0.0, 1.0, 2.0], 0.5, 1.6
     weights = [math.exp(-((margin - mean) ** 2) / (2 * deviation**2)) for margin in margins]
     total = sum(weights)
     wanted = [
