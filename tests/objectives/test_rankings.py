@@ -85,6 +85,8 @@ def test_rankings_do_not_touch_each_other_and_ranks_count_by_their_order_alone()
     alone = [float(plackett_luce(rankings(ranked))) for ranked in (first, second)]
     assert plackett_luce(rankings(first, second)).tolist() == pytest.approx(alone, abs=1e-15)
     assert float(plackett_luce(rankings((LOG_RATIOS[:4], [70, -2, -2, 5])))) == pytest.approx(alone[0], abs=1e-15)
+    descending = rankings((LOG_RATIOS[:4], [9, 5, 5, 8]), (LOG_RATIOS[4:], [3, 1, 2]))
+    assert plackett_luce(descending).tolist() == pytest.approx(alone, abs=1e-15)
 
 
 def test_the_order_in_which_answers_are_listed_does_not_matter() -> None:

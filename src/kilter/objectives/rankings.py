@@ -66,7 +66,7 @@ class _Groups:
 
     def __init__(self, rankings: RankingScores) -> None:
         rank_A = rankings.rank_A.unique(return_inverse=True)[1]
-        key_A = rankings.ranking_A * (len(rank_A) + 1) + rank_A
+        key_A = rankings.ranking_A * len(rank_A) + rank_A
         self.order_A = key_A.argsort(stable=True)
         self.ranking_A = rankings.ranking_A[self.order_A]
         self.count = int(self.ranking_A[-1]) + 1 if len(self.ranking_A) else 0
