@@ -332,7 +332,8 @@ class _Expectations:
 
     def __getattr__(self, name: str) -> Callable[..., Array]:
         if name == "inverse" and name not in self._known:
-            return lambda: self._known["power"](self._xp, self._p, -self._xp.ones_like(_shape(self._p)))
+            one = self._xp.ones_like(_shape(self._p))
+            return lambda: self._xp.exp(self._known["log_power"](self._xp, self._p, -one, one))
         return lambda *at: self._known[name](self._xp, self._p, *at)
 
 
@@ -349,7 +350,7 @@ def _by_expectations(p: type[Family], q: type[Family]) -> Formula | None:
 
 def _known(p: type[Family], names: tuple[str, ...]) -> bool:
     known = EXPECTATIONS.get(p, {})
-    return all(name in known or (name == "inverse" and "power" in known) for name in names)
+    return all(name in known or (name == "inverse" and "log_power" in known) for name in names)
 
 
 def _cross_entropy(widen_p: Widening, widen_q: Widening, formula: Any) -> Formula:
