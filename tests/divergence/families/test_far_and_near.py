@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import mpmath
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from kilter.divergence.families import (
+    Bernoulli,
+    Beta,
+    Binomial,
+    Categorical,
+    ContinuousBernoulli,
+    DiagonalNormal,
+    Dirichlet,
+    DirichletMultinomial,
+    Exponential,
+    Family,
     Gamma,
+    Geometric,
     Gumbel,
     HalfNormal,
+    InverseGamma,
+    InverseGaussian,
+    Kumaraswamy,
     Laplace,
     Logistic,
     LogNormal,
+    LowRankNormal,
+    Multinomial,
+    MultivariateNormal,
+    NegativeBinomial,
     Normal,
     Pareto,
+    Poisson,
+    Rayleigh,
     Uniform,
+    VonMises,
+    VonMisesFisher,
     Weibull,
 )
-from kilter.divergence.families.closed_forms import kl
+from kilter.divergence.families.closed_forms import bhattacharyya, hellinger, kl, wasserstein2
 
 mp = mpmath.mp.clone()
 mp.dps = 50
@@ -102,3 +127,226 @@ def test_kl_to_a_gumbel_in_single_precision_is_that_in_double() -> None:
     assert found.item() == pytest.approx(float(kl(Normal(0, 1), Gumbel(0, 1))), rel=1e-5)
     (gradient,) = torch.autograd.grad(found, location)
     assert gradient.item() == pytest.approx(1 - math.exp(0.5), rel=1e-5)
+
+
+# Equal, or nearly so.
+
+# Of each family, made of an x, and mpmath's Bhattacharyya distance between those of two x.
+NEAR: list[tuple[Callable[[Any], Family], Callable[[Any, Any], Any]]] = [
+    (lambda x: Normal(0, x), lambda x, y: mp.log((x * x + y * y) / (2 * x * y)) / 2),
+    (lambda x: Laplace(0, x), lambda x, y: mp.log((x + y) / (2 * mp.sqrt(x * y)))),
+    (lambda x: Laplace(x, 1), lambda x, y: abs(x - y) / 2 - mp.log(1 + abs(x - y) / 2)),
+    (lambda x: Gumbel(x, 1), lambda x, y: mp.log(mp.cosh((x - y) / 2))),
+    (lambda x: Logistic(x, 1), lambda x, y: mp.log(mp.sinh((x - y) / 2) / ((x - y) / 2))),
+    (Exponential, lambda x, y: mp.log((x + y) / (2 * mp.sqrt(x * y)))),
+    (lambda x: Gamma(x, 2), lambda x, y: _middle(mp.loggamma, x, y)),
+    (lambda x: Gamma(2, x), lambda x, y: -_middle(mp.log, x, y) * 2),
+    (lambda x: InverseGamma(x, 2), lambda x, y: _middle(mp.loggamma, x, y)),
+    (lambda x: Beta(x, 2), lambda x, y: _middle(lambda a: mp.loggamma(a) - mp.loggamma(a + 2), x, y)),
+    (lambda x: Kumaraswamy(2, x), lambda x, y: mp.log((x + y) / (2 * mp.sqrt(x * y)))),
+    (lambda x: InverseGaussian(x, 2), lambda x, y: _middle(lambda a: -mp.sqrt(a), 4 / x**2, 4 / y**2)),
+    (lambda x: InverseGaussian(1, x), lambda x, y: _middle(lambda a: -mp.log(a) / 2, x, y)),
+    (lambda x: ContinuousBernoulli(x / 4), lambda x, y: _middle(_log_sinhc, _logit(x / 4), _logit(y / 4))),
+    (lambda x: Pareto(x, 1), lambda x, y: mp.log((x + y) / (2 * mp.sqrt(x * y)))),
+    (Rayleigh, lambda x, y: mp.log((x * x + y * y) / (2 * x * y))),
+    (lambda x: Weibull(2, x), lambda x, y: mp.log(mp.cosh(mp.log(x / y)))),
+    (lambda x: Uniform(0, x), lambda x, y: abs(mp.log(x / y)) / 2),
+    (lambda x: VonMises(0, x), lambda x, y: _middle(lambda k: mp.log(mp.besseli(0, k)), x, y)),
+    (lambda x: VonMisesFisher([0.0, 0.6, 0.8], x), lambda x, y: _middle(lambda k: mp.log(mp.sinh(k) / k), x, y)),
+    (lambda x: Bernoulli(x / 4), lambda x, y: -mp.log(_overlap([x / 4, 1 - x / 4], [y / 4, 1 - y / 4]))),
+    (lambda x: Binomial(9, x / 4), lambda x, y: -9 * mp.log(_overlap([x / 4, 1 - x / 4], [y / 4, 1 - y / 4]))),
+    (Poisson, lambda x, y: (mp.sqrt(x) - mp.sqrt(y)) ** 2 / 2),
+    (lambda x: Geometric(x / 4), lambda x, y: _of_geometric(x / 4, y / 4)),
+    (lambda x: NegativeBinomial(3, x / 4), lambda x, y: 3 * _of_geometric(x / 4, y / 4)),
+    (lambda x: Dirichlet([x, 1.0]), lambda x, y: _middle(lambda a: mp.loggamma(a) - mp.loggamma(a + 1), x, y)),
+]
+
+
+def _middle(normaliser: Any, x: Any, y: Any) -> Any:
+    return (normaliser(x) + normaliser(y)) / 2 - normaliser((x + y) / 2)
+
+
+def _logit(x: Any) -> Any:
+    return mp.log(x / (1 - x))
+
+
+def _log_sinhc(eta: Any) -> Any:
+    return mp.log(mp.sinh(eta / 2) / (eta / 2))
+
+
+def _overlap(p: list[Any], q: list[Any]) -> Any:
+    return sum(mp.sqrt(a * b) for a, b in zip(p, q, strict=True))
+
+
+def _of_geometric(x: Any, y: Any) -> Any:
+    return mp.log((1 - mp.sqrt((1 - x) * (1 - y))) / mp.sqrt(x * y))
+
+
+@pytest.mark.parametrize(("family", "wanted"), NEAR)
+@pytest.mark.parametrize("change", [2.0**-1, 2.0**-6, 2.0**-20])
+def test_bhattacharyya_keeps_its_digits_near_equality(family: Any, wanted: Any, change: float) -> None:
+    x = 1.5
+    y = x * (1 + change)
+    expected = wanted(mp.mpf(x), mp.mpf(y))
+    assert float(bhattacharyya(family(x), family(y))) == pytest.approx(float(expected), rel=1e-8)
+    assert float(hellinger(family(x), family(y))) == pytest.approx(float(mp.sqrt(-mp.expm1(-expected))), rel=1e-8)
+
+
+@pytest.mark.parametrize("family", [family for family, _ in NEAR])
+def test_hellinger_of_equal_distributions_is_zero_and_so_is_its_gradient(family: Any) -> None:
+    for value in (0.1, 1.5, 3.7):
+        assert float(hellinger(family(value), family(value))) == 0
+    if isinstance(family(1.5), VonMisesFisher | Dirichlet):
+        return
+    x = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    found = hellinger(family(x), family(1.5))
+    (gradient,) = torch.autograd.grad(found, x)
+    assert (found.item(), gradient.item()) == (0, 0)
+
+
+def test_w2_of_equal_normals_is_zero_and_so_is_its_gradient() -> None:
+    mean, sd = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in ([1.0, 2.0], [1.0, 3.0]))
+    for p, q in [
+        (Normal(mean, sd), Normal(mean.detach(), sd.detach())),
+        (DiagonalNormal(mean, sd), DiagonalNormal(mean.detach(), sd.detach())),
+        (MultivariateNormal(mean, torch.diag(sd)), MultivariateNormal(mean.detach(), torch.diag(sd.detach()))),
+    ]:
+        found = wasserstein2(p, q).sum()
+        gradients = torch.autograd.grad(found, [mean, sd])
+        assert found.item() == pytest.approx(0, abs=1e-7)
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+# Second derivatives of log-normalisers: KL is half of one times the squared step, for a small step.
+@pytest.mark.parametrize("change", [1e-3, 1e-6, 1e-9])
+@pytest.mark.parametrize("kappa", [0.0, 0.3, 5.0, 39.0, 700.0, 1e6, 1e9])
+def test_kl_of_directions_keeps_its_digits_near_equality(kappa: float, change: float) -> None:
+    other = kappa * (1 + change) if kappa else change
+    with mpmath.workdps(60):
+        for family, order in (
+            (lambda k: VonMises(0.5, k), 0),
+            (lambda k: VonMisesFisher([0.6, 0.0, 0.8], k), mpmath.mpf(1) / 2),
+        ):
+            a, b = mpmath.mpf(kappa), mpmath.mpf(other)
+
+            def normaliser(k: Any, order: Any = order) -> Any:
+                return mpmath.log(mpmath.hyp0f1(order + 1, k * k / 4))
+
+            ratio = mpmath.besseli(order + 1, a) / mpmath.besseli(order, a) if kappa else 0
+            wanted = float(normaliser(b) - normaliser(a) - (b - a) * ratio)
+            assert float(kl(family(kappa), family(other))) == pytest.approx(wanted, rel=1e-8)
+
+
+@pytest.mark.parametrize("change", [1e-3, 1e-6, 1e-9])
+@pytest.mark.parametrize("p", [1e-9, 0.2, 0.499, 0.9])
+def test_kl_of_continuous_bernoullis_keeps_its_digits_near_equality(p: float, change: float) -> None:
+    q = p * (1 + change)
+    # What the logits lose by the rounding of 1 - p is not the formula's: log p - log1p(-p) as it is computed.
+    eta, to = (float(np.log(v) - np.log1p(-v)) for v in (p, q))
+    with mpmath.workdps(60):
+        a, b = mpmath.mpf(eta), mpmath.mpf(to)
+        mean = mpmath.coth(a / 2) / 2 - 1 / a
+        wanted = mpmath.log(mpmath.sinh(b / 2) / b) - mpmath.log(mpmath.sinh(a / 2) / a) - (b - a) * mean
+        assert float(kl(ContinuousBernoulli(p), ContinuousBernoulli(q))) == pytest.approx(float(wanted), rel=1e-8)
+
+
+# Zeros.
+
+
+def test_distributions_with_no_outcome_in_common_are_infinitely_far_apart() -> None:
+    apart = [
+        (Categorical([0.3, 0.7, 0.0, 0.0]), Categorical([0.0, 0.0, 0.1, 0.9])),
+        (Bernoulli(0.0), Bernoulli(1.0)),
+        (Binomial(3, 0.0), Binomial(3, 1.0)),
+        (Multinomial(3, [0.3, 0.7, 0.0]), Multinomial(3, [0.0, 0.0, 1.0])),
+        (Multinomial(3, [0.3, 0.7]), Multinomial(4, [0.3, 0.7])),
+    ]
+    for p, q in apart:
+        assert float(bhattacharyya(p, q)) == math.inf
+        assert float(hellinger(p, q)) == 1
+    almost = bhattacharyya(Categorical([1 - 1e-30, 1e-30]), Categorical([0.0, 1.0]))
+    assert float(almost) == pytest.approx(15 * math.log(10), rel=1e-14)
+
+
+def test_no_draws_are_alike_whatever_they_are_drawn_from() -> None:
+    for p, q in [
+        (Binomial(0, 0.5), Binomial(0, 0.0)),
+        (Multinomial(0, [0.5, 0.5]), Multinomial(0, [1.0, 0.0])),
+        (DirichletMultinomial(0, [1.0, 2.0]), DirichletMultinomial(0, [3.0, 2.0])),
+    ]:
+        assert float(kl(p, q)) == 0
+    assert float(bhattacharyya(Multinomial(0, [0.0, 1.0]), Multinomial(0, [1.0, 0.0]))) == 0
+
+
+def test_counts_of_different_totals_rule_each_other_out() -> None:
+    assert float(kl(Multinomial(2, [0.5, 0.5]), Multinomial(3, [0.5, 0.5]))) == math.inf
+    assert float(kl(DirichletMultinomial(2, [1.0, 2.0]), DirichletMultinomial(3, [1.0, 2.0]))) == math.inf
+    assert float(kl(Binomial(4, 0.5), Binomial(3, 0.5))) == math.inf
+    p, q = stats.binom(3, 0.5), stats.binom(4, 0.3)
+    wanted = sum(p.pmf(k) * (p.logpmf(k) - q.logpmf(k)) for k in range(4))
+    assert float(kl(Binomial(3, 0.5), Binomial(4, 0.3))) == pytest.approx(wanted, rel=1e-13)
+    found = kl(Multinomial(np.array([2.0, 3.0]), [0.5, 0.5]), Multinomial(3, [0.2, 0.8]))
+    assert found[0] == math.inf
+    assert found[1] == pytest.approx(3 * math.log(1.25), rel=1e-14)
+
+
+@pytest.mark.parametrize("divergence", [kl, bhattacharyya, hellinger])
+def test_an_outcome_that_neither_has_leaves_gradients_finite(divergence: Any) -> None:
+    p, q = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in ([0.5, 0.5, 0.0], [0.3, 0.7, 0.0]))
+    gradients = torch.autograd.grad(divergence(Categorical(p), Categorical(q)), [p, q])
+    short = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in ([0.5, 0.5], [0.3, 0.7])]
+    wanted = torch.autograd.grad(divergence(Categorical(short[0]), Categorical(short[1])), short)
+    for found, expected in zip(gradients, wanted, strict=True):
+        assert torch.isfinite(found).all()
+        torch.testing.assert_close(found[:2], expected)
+    for family in (Bernoulli, Poisson, lambda x: VonMises(0.0, x)):
+        x, y = (torch.tensor(0.0, dtype=torch.float64, requires_grad=True) for _ in range(2))
+        gradients = torch.autograd.grad(divergence(family(x), family(y)), [x, y], materialize_grads=True)
+        assert all(torch.isfinite(gradient) for gradient in gradients)
+
+
+# Vectors.
+
+
+def low_rank_kl(p: LowRankNormal, q: LowRankNormal) -> float:
+    """KL of normals with mean 0, by dense matrices of 60 digits."""
+    with mpmath.workdps(60):
+        of_p, of_q = (
+            mpmath.diag([mpmath.mpf(float(v)) for v in n.diagonal])
+            + mpmath.matrix(n.factor.tolist()) * mpmath.matrix(n.factor.tolist()).T
+            for n in (p, q)
+        )
+        both = of_q**-1 * of_p
+        trace = sum(both[i, i] for i in range(both.rows))
+        return float((trace - both.rows - mpmath.log(mpmath.det(of_p)) + mpmath.log(mpmath.det(of_q))) / 2)
+
+
+@pytest.mark.parametrize(("size", "noise"), [(1.0, 1.0), (1.0, 1e-3), (1e4, 1e-8)])
+@pytest.mark.parametrize("change", [0.01, 0.5])
+def test_low_rank_normals_keep_their_digits_where_the_factor_is_all(size: float, noise: float, change: float) -> None:
+    random = np.random.default_rng(0)
+    factor, diagonal = size * random.normal(size=(6, 2)), noise * random.uniform(0.5, 2, size=6)
+    q = LowRankNormal(np.zeros(6), factor, diagonal)
+    p = LowRankNormal(np.zeros(6), factor * (1 + change), diagonal * (1 + change / 2))
+    assert float(kl(p, q)) == pytest.approx(low_rank_kl(p, q), rel=1e-9)
+    assert float(kl(p, p)) == 0
+
+
+def test_low_rank_normals_in_single_precision_are_near_those_in_double() -> None:
+    random = np.random.default_rng(0)
+    for size in (50, 200):
+        values = [np.zeros(size), random.normal(size=(size, 2)), np.full(size, 1e-3)]
+        p, q = (
+            LowRankNormal(*(np.float32(v) for v in (values[0], scale * values[1], values[2]))) for scale in (1.01, 1)
+        )
+        exact = (LowRankNormal(*(np.float64(v) for v in n.parameters())) for n in (p, q))
+        assert float(kl(p, q)) == pytest.approx(float(kl(*exact)), abs=1e-5)
+        assert float(kl(q, q)) == 0
+
+
+def test_a_normal_too_wide_for_single_precision_has_no_divergence_of_zero() -> None:
+    wide = DiagonalNormal(np.zeros(2, np.float32), np.full(2, 1e20, np.float32))
+    narrow = MultivariateNormal(np.zeros(2, np.float32), np.eye(2, dtype=np.float32))
+    assert not float(kl(wide, narrow)) < 1e20
+    point = MultivariateNormal(np.zeros(2, np.float32), np.eye(2, dtype=np.float32) * np.float32(1e-25))
+    assert not float(kl(narrow, point)) < 1e20

@@ -27,6 +27,7 @@ from kilter.divergence.families.same_family import (
     Pair,
     made,
 )
+from kilter.divergence.families.special import root
 from kilter.divergence.families.univariate import (
     WITHIN,
     Bernoulli,
@@ -129,7 +130,8 @@ def bhattacharyya(p: Any, q: Any) -> Array:
     found = _pair_formula(BHATTACHARYYA_PAIRS, p, q)
     if found is None:
         raise _none("Bhattacharyya distance", type(p), type(q))
-    return _computed(found, p, q)
+    xp, (distance,) = promote(_computed(found, p, q))
+    return xp.where(distance < 0, xp.zeros_like(distance), distance)  # there is nothing but rounding below 0
 
 
 def hellinger(p: Any, q: Any) -> Array:
@@ -139,9 +141,8 @@ def hellinger(p: Any, q: Any) -> Array:
     >>> float(hellinger(Exponential(1.0), Exponential(1.0)))
     0.0
     """
-    distance = bhattacharyya(p, q)
-    xp, (distance,) = promote(distance)
-    return xp.sqrt(-xp.expm1(-distance))
+    xp, (distance,) = promote(bhattacharyya(p, q))
+    return root(-xp.expm1(-distance))
 
 
 def wasserstein2(p: Any, q: Any) -> Array:
@@ -286,7 +287,9 @@ def _pair_formula(pairs: Pairs, p: Family, q: Family) -> Formula | None:
                 return _between(pair.formula, widen_p, widen_q)
             change = None if pairs is WASSERSTEIN2_PAIRS else SAME_UP_TO_A_CHANGE_OF_VARIABLE.get(wide_p)
             if wide_p is wide_q and change is not None and (pair := _changed(pairs, wide_p)):
-                return _between(pair.formula, _then(widen_p, change), _then(widen_q, change))
+                changed_p, changed_q = _then(widen_p, change), _then(widen_q, change)
+                if _equal(pair.equal, changed_p, changed_q, p, q):
+                    return _between(pair.formula, changed_p, changed_q)
     return None
 
 

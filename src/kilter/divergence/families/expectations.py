@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kilter.divergence.families.bessel import bessel_ratio, log_hyp0f1
-from kilter.divergence.families.same_family import centred_mean, made
+from kilter.divergence.families.same_family import centred_mean, centred_variance, made
 from kilter.divergence.families.special import (
     EULER,
     LOG_2PI,
@@ -339,15 +339,6 @@ def _log_mgf_continuous_bernoulli(xp: Any, p: ContinuousBernoulli, t: Array, m: 
     return t * (0.5 - m) + log_sinhc((eta + t) / 2) - log_sinhc(eta / 2)
 
 
-def _variance_continuous_bernoulli(xp: Any, p: ContinuousBernoulli) -> Array:
-    eta = p.logit(xp)
-    near = xp.abs(eta) < 0.5
-    square = xp.where(near, eta, xp.zeros_like(eta)) ** 2
-    series = 1 / 12 - square * (1 / 240 - square * (1 / 6048 - square * (1 / 172800 - square / 5322240)))
-    far = xp.where(near, xp.ones_like(eta), eta)
-    return xp.where(near, series, 1 / far**2 - 0.25 / xp.sinh(far / 2) ** 2)
-
-
 def _variance_student(xp: Any, p: StudentT) -> Array:
     exists = p.df > 2
     return _finite(xp, exists, p.scale**2 * p.df / (xp.where(exists, p.df, 3 * xp.ones_like(p.df)) - 2))
@@ -487,7 +478,7 @@ EXPECTATIONS: dict[type[Family], dict[str, Callable[..., Array]]] = {
     },
     ContinuousBernoulli: {
         "mean": lambda xp, p: centred_mean(p.logit(xp)) + 0.5,
-        "variance": _variance_continuous_bernoulli,
+        "variance": lambda xp, p: centred_variance(p.logit(xp)),
         "log_mgf": _log_mgf_continuous_bernoulli,
     },
     Bernoulli: {"mean": lambda xp, p: p.probability},

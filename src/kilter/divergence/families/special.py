@@ -50,7 +50,13 @@ def _log_gamma(x: float) -> float:
 
 log_gamma = _elementwise(_log_gamma, "gammaln")
 erf = _elementwise(math.erf, "erf")
-erfc = _elementwise(math.erfc, "erfc")
+
+
+def root(x: Array) -> Array:
+    """sqrt(x), 0 below 0, where nothing but rounding leads; its gradient at 0 is 0 and not inf."""
+    xp = array_namespace(x)
+    nothing = x <= 0
+    return xp.where(nothing, xp.zeros_like(x), xp.sqrt(xp.where(nothing, xp.ones_like(x), x)))
 
 
 def xlogy(x: Array, y: Array) -> Array:
@@ -58,6 +64,15 @@ def xlogy(x: Array, y: Array) -> Array:
     xp = array_namespace(x, y)
     nothing = (x == 0) & (y >= 0)
     return xp.where(nothing, xp.zeros_like(x * y), x * xp.log(xp.where(nothing, xp.ones_like(y + x), y + 0 * x)))
+
+
+def log_cosh(x: Array) -> Array:
+    """log cosh(x), to full relative accuracy where x is near 0, and finite wherever x is."""
+    xp = array_namespace(x)
+    near = xp.abs(x) < 1
+    small = xp.where(near, x, xp.zeros_like(x))
+    far = xp.where(near, xp.ones_like(x), xp.abs(x))
+    return xp.where(near, xp.log1p(2 * xp.sinh(small / 2) ** 2), far + xp.log1p(xp.exp(-2 * far)) - math.log(2))
 
 
 def log1p_square(x: Array) -> Array:
@@ -143,23 +158,26 @@ def exp_excess(x: Array) -> Array:
     return xp.where(near, (series + 1) * small * small / 2, xp.expm1(far) - far)
 
 
-def gamma_excess(a: Array, b: Array) -> Array:
-    """log Gamma(b) - log Gamma(a) - (b - a) psi(a), the Bregman divergence of log Gamma, never negative.
+def excess(convex: Callable[[Array], Array], slope: Callable[[Array], Array], curvature: Callable[[Array], Array],
+           a: Array, b: Array, near: Array) -> Array:  # fmt: skip
+    """F(b) - F(a) - (b - a) F'(a), the Bregman divergence of a convex F with its derivatives, never negative.
 
-    Where b is near a it is the remainder of Taylor's formula, (b - a)^2 int_0^1 (1 - t) psi'(a + t (b - a)) dt, by
-    Gauss-Legendre quadrature, which is exact to rounding there and cancels nothing.
+    Where b is `near` a it is the remainder of Taylor's formula, (b - a)^2 int_0^1 (1 - t) F''(a + t (b - a)) dt, by
+    Gauss-Legendre quadrature, which is exact to rounding where F'' is smooth and cancels nothing.
     """
     xp = array_namespace(a, b)
-    a, b = a + 0 * b, b + 0 * a
-    near = xp.abs(b - a) < 0.5 * a
-    step = xp.where(near, b - a, xp.zeros_like(a))
-    remainder = xp.zeros_like(a)
+    step = xp.where(near, b - a, xp.zeros_like(b - a))
+    remainder = xp.zeros_like(step)
     for node, weight in zip(_NODES.tolist(), _WEIGHTS.tolist(), strict=True):
         t = (1 + node) / 2
-        remainder = remainder + (weight / 2) * (1 - t) * trigamma(a + t * step)
-    far = xp.where(near, a + 1, b)
-    direct = log_gamma(far) - log_gamma(a) - (far - a) * digamma(a)
-    return xp.where(near, step * step * remainder, direct)
+        remainder = remainder + (weight / 2) * (1 - t) * curvature(a + t * step)
+    far = xp.where(near, a + 1, b + 0 * a)
+    return xp.where(near, step * step * remainder, convex(far) - convex(a) - (far - a) * slope(a))
+
+
+def gamma_excess(a: Array, b: Array) -> Array:
+    """log Gamma(b) - log Gamma(a) - (b - a) psi(a), the Bregman divergence of log Gamma."""
+    return excess(log_gamma, digamma, trigamma, a, b, near=array_namespace(a, b).abs(b - a) < 0.5 * a)
 
 
 def exp1_scaled(x: Array) -> Array:
