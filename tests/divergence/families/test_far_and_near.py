@@ -41,12 +41,14 @@ from kilter.divergence.families import (
     Pareto,
     Poisson,
     Rayleigh,
+    StudentT,
     Uniform,
     VonMises,
     VonMisesFisher,
     Weibull,
 )
-from kilter.divergence.families.closed_forms import bhattacharyya, hellinger, kl, wasserstein2
+from kilter.divergence.families.closed_forms import bhattacharyya, entropy, hellinger, kl, wasserstein2
+from kilter.errors import DistributionError
 
 mp = mpmath.mp.clone()
 mp.dps = 50
@@ -127,6 +129,99 @@ def test_kl_to_a_gumbel_in_single_precision_is_that_in_double() -> None:
     assert found.item() == pytest.approx(float(kl(Normal(0, 1), Gumbel(0, 1))), rel=1e-5)
     (gradient,) = torch.autograd.grad(found, location)
     assert gradient.item() == pytest.approx(1 - math.exp(0.5), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e4, 1e7])
+def test_kl_between_families_that_are_nearly_normal_keeps_its_digits(size: float) -> None:
+    """A large gamma is nearly inverse Gaussian; what they differ by is of third order."""
+    m = mp.mpf(size)
+    shape = m * m
+    mean_log, log_gap = mp.digamma(shape) - mp.log(m), mp.log(shape) - mp.digamma(shape)
+    entropy = shape - mp.log(m) + mp.loggamma(shape) + (1 - shape) * mp.digamma(shape)
+    if size > 1:
+        away = m**3 / 2 * (m / shape + m / (shape * (shape - 1)) - 1 / m)
+        wanted = away + 1.5 * mean_log - (mp.log(m**3) - mp.log(2 * mp.pi)) / 2 - entropy
+        found = kl(Gamma(size**2, size), InverseGaussian(size, size**3))
+        assert float(found) == pytest.approx(float(wanted), rel=1e-7, abs=2e-14)
+    to_log_normal = mp.log(2 * mp.pi * shape**-1) / 2 + mean_log + shape / 2 * (mp.polygamma(1, shape) + log_gap**2)
+    found = kl(Gamma(size**2, size), LogNormal(math.log(size), 1 / size))
+    assert float(found) == pytest.approx(float(to_log_normal - entropy), rel=1e-6, abs=1e-13)
+
+
+@pytest.mark.parametrize("m", [0.1, 3.0, 1e3, 1e5, 1e8])
+def test_kl_of_a_narrow_uniform_keeps_its_digits(m: float) -> None:
+    low = mp.mpf(m)
+
+    def mean(antiderivative: Any) -> Any:
+        return antiderivative(low + 1) - antiderivative(low)
+
+    mean_log, inverse = mean(lambda x: x * mp.log(x) - x), mean(mp.log)
+    to_gamma = (1 - low**2) * mean_log + low * (low + 0.5) - low**2 * mp.log(low) + mp.loggamma(low**2)
+    assert float(kl(Uniform(m, m + 1), Gamma(m * m, m))) == pytest.approx(float(to_gamma), rel=1e-9)
+    a, b = low**2 + 2, low**3
+    to_inverse_gamma = (1 + a) * mean_log + b * inverse - a * mp.log(b) + mp.loggamma(a)
+    found = kl(Uniform(m, m + 1), InverseGamma(float(a), float(b)))
+    assert float(found) == pytest.approx(float(to_inverse_gamma), rel=1e-5)
+
+
+def test_the_variances_of_narrow_distributions_keep_their_digits() -> None:
+    a = mp.mpf(10) ** 7
+    mean, square = (2 * mp.beta(1 + k / a, 2) for k in (1, 2))
+    entropy = (1 - mp.mpf(1) / 2) + (1 - 1 / a) * mp.harmonic(2) - mp.log(2 * a)
+    cross = (mp.log(2 * mp.pi * mp.mpf(1e-7) ** 2) + (square - mean**2 + (mean - 1) ** 2) / mp.mpf(1e-7) ** 2) / 2
+    assert float(kl(Kumaraswamy(1e7, 2), Normal(1, 1e-7))) == pytest.approx(float(cross - entropy), rel=1e-7)
+
+
+def test_what_is_lost_to_rounding_is_said() -> None:
+    p, q = Normal(0.0, 1e-9), Laplace(1e9, 1e9)
+    assert float(kl(p, q)) > 0
+    from kilter.divergence.families.closed_forms import _difference
+
+    assert float(_difference(np, np.asarray(1.0), np.asarray(1.0 + 1e-15))) == 0
+    with pytest.raises(DistributionError, match="lost all its digits"):
+        _difference(np, np.asarray(1.0), np.asarray(1.0 + 1e-9))
+
+
+@pytest.mark.parametrize("size", [0.3, 5.0, 40.0, 1e6, 1e12, 1e15])
+def test_entropies_and_densities_of_large_parameters_keep_their_digits(size: float) -> None:
+    a = mp.mpf(size)
+    gamma_entropy = a + mp.loggamma(a) + (1 - a) * mp.digamma(a)
+    assert float(entropy(Gamma(size, 1))) == pytest.approx(float(gamma_entropy), rel=1e-13)
+    inverse_gamma = a + mp.loggamma(a) - (1 + a) * mp.digamma(a)
+    assert float(entropy(InverseGamma(size, 1))) == pytest.approx(float(inverse_gamma), rel=1e-13, abs=1e-13)
+    beta = mp.log(mp.beta(a, 2 * a)) - (a - 1) * mp.digamma(a) - (2 * a - 1) * mp.digamma(2 * a)
+    beta += (3 * a - 2) * mp.digamma(3 * a)
+    assert float(entropy(Beta(size, 2 * size))) == pytest.approx(float(beta), rel=1e-12, abs=1e-13)
+    assert float(entropy(Dirichlet([size, 2 * size]))) == pytest.approx(float(beta), rel=1e-12, abs=1e-13)
+    half = a / 2
+    log_beta = mp.loggamma(half) + mp.loggamma(0.5) - mp.loggamma(half + 0.5)
+    student = (a + 1) / 2 * (mp.digamma(half + 0.5) - mp.digamma(half)) + mp.log(a) / 2 + log_beta
+    assert float(entropy(StudentT(size, 0, 1))) == pytest.approx(float(student), rel=1e-13)
+    assert float(StudentT(size, 0, 1).log_density(0.0)) == pytest.approx(float(-log_beta - mp.log(a) / 2), rel=1e-13)
+    for x in (size, size * 1.25):
+        x_ = mp.mpf(x)
+        pmf = mp.floor(x_) * mp.log(a) - a - mp.loggamma(mp.floor(x_) + 1)
+        assert float(Poisson(size).log_density(math.floor(x))) == pytest.approx(float(pmf), rel=1e-12, abs=1e-13)
+        density = (a - 1) * mp.log(x_) - x_ - mp.loggamma(a)
+        assert float(Gamma(size, 1).log_density(x)) == pytest.approx(float(density), rel=1e-12, abs=1e-13)
+        found = InverseGamma(size, size).log_density(x / size)
+        inverse = a * mp.log(a) - (a + 1) * mp.log(mp.mpf(x / size)) - a / mp.mpf(x / size) - mp.loggamma(a)
+        assert float(found) == pytest.approx(float(inverse), rel=1e-10, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [3.0, 50.0, 1e6, 1e12])
+def test_log_probabilities_of_many_trials_keep_their_digits(n: float) -> None:
+    p, k = mp.mpf(0.3), mp.floor(0.31 * mp.mpf(n))
+    ways = mp.loggamma(n + 1) - mp.loggamma(k + 1) - mp.loggamma(n - k + 1)
+    wanted = ways + k * mp.log(p) + (n - k) * mp.log(1 - p)
+    assert float(Binomial(n, 0.3).log_density(float(k))) == pytest.approx(float(wanted), rel=1e-11)
+    ways = mp.loggamma(n + k) - mp.loggamma(n) - mp.loggamma(k + 1)
+    wanted = ways + n * mp.log(1 - mp.mpf(0.3)) + k * mp.log(mp.mpf(0.3))
+    assert float(NegativeBinomial(n, 0.7).log_density(float(k))) == pytest.approx(float(wanted), rel=1e-10)
+    x = mp.mpf(0.31)
+    wanted = (n - 1) * mp.log(x) + 2 * n * mp.log(1 - x) - mp.loggamma(n) - mp.loggamma(2 * mp.mpf(n) + 1)
+    wanted += mp.loggamma(3 * mp.mpf(n) + 1)
+    assert float(Beta(n, 2 * n + 1).log_density(0.31)) == pytest.approx(float(wanted), rel=1e-11)
 
 
 # Equal, or nearly so.
@@ -303,6 +398,25 @@ def test_an_outcome_that_neither_has_leaves_gradients_finite(divergence: Any) ->
         x, y = (torch.tensor(0.0, dtype=torch.float64, requires_grad=True) for _ in range(2))
         gradients = torch.autograd.grad(divergence(family(x), family(y)), [x, y], materialize_grads=True)
         assert all(torch.isfinite(gradient) for gradient in gradients)
+
+
+def test_the_entropy_of_a_binomial_that_never_succeeds_has_a_finite_gradient() -> None:
+    probability = torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(entropy(Binomial(5, probability)).sum(), probability)
+    assert torch.isfinite(gradient).all()
+    assert gradient[2].item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("p", [Poisson(0), Geometric(1), NegativeBinomial(2, 1)])
+def test_what_is_always_0_costs_what_q_says_of_0(p: Family) -> None:
+    assert float(kl(p, Bernoulli(0.3))) == pytest.approx(-math.log(0.7), rel=1e-15)
+    assert float(kl(p, Binomial(3, 0.3))) == pytest.approx(-3 * math.log(0.7), rel=1e-14)
+    assert float(kl(p, Categorical([0.0, 1.0]))) == math.inf
+
+
+def test_counts_without_a_greatest_are_infinitely_far_from_what_has_one() -> None:
+    found = kl(Poisson(np.array([0.0, 1e-20, 2.0])), Binomial(3, 0.5))
+    assert found.tolist() == [pytest.approx(3 * math.log(2)), math.inf, math.inf]
 
 
 # Vectors.

@@ -18,7 +18,7 @@ import numpy as np
 from array_api_compat import device
 
 from kilter.divergence.families import multivariate
-from kilter.divergence.families.expectations import CROSS_ENTROPIES, ENTROPIES, EXPECTATIONS
+from kilter.divergence.families.expectations import CROSS_ENTROPIES, ENTROPIES, Expectations, knows
 from kilter.divergence.families.same_family import (
     BHATTACHARYYA,
     KL,
@@ -201,13 +201,25 @@ def kl_formula(p: Family, q: Family) -> Formula | None:
     if (found := _pair_formula(KL_PAIRS, p, q)) is not None:
         return found
     if never_within(type(p), type(q)):
-        return lambda xp, p, q: xp.full_like(_shape(p) + _shape(q), math.inf)
+        return _inf_unless_always_0 if p.discrete else lambda xp, p, q: xp.full_like(_shape(p) + _shape(q), math.inf)
     if p.kind == "finite" and q.discrete:
         return lambda xp, p, q: _sum_over_outcomes(xp, p, p) - _sum_over_outcomes(xp, p, q)
     cross, own = _by_expectations(type(p), type(q)), entropy_formula(type(p))
     if cross is None or own is None:
         return None
-    return lambda xp, p, q: cross(xp, p, q) - own(xp, p, p)
+    return lambda xp, p, q: _difference(xp, cross(xp, p, q), own(xp, p, p))
+
+
+def _difference(xp: Any, cross: Array, own: Array) -> Array:
+    """H(p, q) - H(p), which is never negative but by rounding; DistributionError where more than that was lost."""
+    value = cross - own
+    rounding = 100 * xp.finfo(value.dtype).eps * (1 + xp.abs(cross) + xp.abs(own))
+    if bool(xp.any(value < -rounding)):
+        raise DistributionError(
+            "KL has lost all its digits: the parts of its closed form are too large for their difference; integrate it "
+            "with kilter.divergence.quadrature.kl, or give the parameters in float64"
+        )
+    return xp.where(value < 0, xp.zeros_like(value), value)
 
 
 _FORMULAS: dict[str, Callable[[Family, Family], Formula | None]] = {
@@ -220,7 +232,10 @@ _FORMULAS: dict[str, Callable[[Family, Family], Formula | None]] = {
 
 
 def never_within(p: type[Family], q: type[Family]) -> bool:
-    """Whether every distribution of family p has outcomes that every one of family q rules out."""
+    """Whether every distribution of family p has outcomes that every one of family q rules out.
+
+    Those of counts that are always 0 have not; they are no more than that of their families.
+    """
     if p.kind not in WITHIN or q.kind not in WITHIN or _comparable(p, q) is False:
         return False
     always, perhaps = WITHIN[q.kind]
@@ -326,39 +341,21 @@ def _equal(names: tuple[str, ...], widen_p: Widening, widen_q: Widening, p: Fami
     return all(bool(xp.all(getattr(p, name) == getattr(q, name))) for name in names)
 
 
-class _Expectations:
-    """The expectations under p by name, each a function of what it takes besides."""
-
-    def __init__(self, xp: Any, p: Family) -> None:
-        self._xp, self._p = xp, p
-        self._known = EXPECTATIONS.get(type(p), {})
-
-    def __getattr__(self, name: str) -> Callable[..., Array]:
-        if name == "inverse" and name not in self._known:
-            one = self._xp.ones_like(_shape(self._p))
-            return lambda: self._xp.exp(self._known["log_power"](self._xp, self._p, -one, one))
-        return lambda *at: self._known[name](self._xp, self._p, *at)
-
-
 def _by_expectations(p: type[Family], q: type[Family]) -> Formula | None:
     """The formula of H(p, q) from expectations under p."""
     if not _comparable(p, q) or never_within(p, q):
         return None
     for wide_q, widen_q in _wider(q):
         for wide_p, widen_p in _wider(p):
-            if wide_q in CROSS_ENTROPIES and _known(wide_p, CROSS_ENTROPIES[wide_q].takes):
+            if wide_q in CROSS_ENTROPIES and all(knows(wide_p, name) for name in CROSS_ENTROPIES[wide_q].takes):
                 return _cross_entropy(widen_p, widen_q, CROSS_ENTROPIES[wide_q].formula)
     return None
 
 
-def _known(p: type[Family], names: tuple[str, ...]) -> bool:
-    known = EXPECTATIONS.get(p, {})
-    return all(name in known or (name == "inverse" and "log_power" in known) for name in names)
-
-
 def _cross_entropy(widen_p: Widening, widen_q: Widening, formula: Any) -> Formula:
     def of(xp: Any, p: Any, q: Any) -> Array:
-        value = formula(xp, _Expectations(xp, widen_p(xp, p)), widen_q(xp, q)) + 0 * (_shape(p) + _shape(q))
+        zeros = _shape(p) + _shape(q)
+        value = formula(xp, Expectations(xp, widen_p(xp, p), 1 + zeros), widen_q(xp, q)) + zeros
         (low_p, high_p), (low_q, high_q) = p.support(), q.support()
         inside = (low_p >= low_q) & (high_p <= high_q)
         return xp.where(xp.asarray(inside), value, xp.full_like(value, math.inf))
@@ -385,6 +382,12 @@ def _spread(p: Family) -> Family:
             for value, axes in zip(p.parameters(), (known.metadata["axes"] for known in fields_of(p)), strict=True)
         ]
     )
+
+
+def _inf_unless_always_0(xp: Any, p: Family, q: Family) -> Array:
+    """KL to what has a greatest outcome, from counts: these have none, unless they are always 0."""
+    zeros = _shape(p) + _shape(q)
+    return xp.where(p.log_density(zeros) == 0, -q.log_density(zeros), xp.full_like(zeros, math.inf))
 
 
 def _shape(p: Family) -> Array:

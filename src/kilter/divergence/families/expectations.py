@@ -19,9 +19,16 @@ from kilter.divergence.families.special import (
     digamma,
     erf,
     exp1_scaled,
+    gamma_entropy,
+    gamma_excess,
     log_beta,
+    log_excess,
     log_gamma,
+    log_less_digamma,
     log_ratio,
+    log_rising,
+    second_difference,
+    stirling_remainder,
     trigamma,
     xlogy,
 )
@@ -61,16 +68,16 @@ INF = math.inf
 
 
 def _entropy_student(xp: Any, p: StudentT) -> Array:
-    rise = digamma((p.df + 1) / 2) - digamma(p.df / 2)
+    rise = xp.log1p(1 / p.df) + log_less_digamma(p.df / 2) - log_less_digamma((p.df + 1) / 2)
     return (p.df + 1) / 2 * rise + 0.5 * xp.log(p.df) + log_beta(p.df / 2, 0.5 + 0 * p.df) + xp.log(p.scale)
 
 
 def _entropy_gamma(xp: Any, p: Gamma) -> Array:
-    return p.shape - xp.log(p.rate) + log_gamma(p.shape) + (1 - p.shape) * digamma(p.shape)
+    return gamma_entropy(p.shape, 1) - xp.log(p.rate)
 
 
 def _entropy_inverse_gamma(xp: Any, p: InverseGamma) -> Array:
-    return p.shape + xp.log(p.scale) + log_gamma(p.shape) - (1 + p.shape) * digamma(p.shape)
+    return gamma_entropy(p.shape, -1) + xp.log(p.scale) - 2 * xp.log(p.shape)
 
 
 def _entropy_weibull(xp: Any, p: Weibull) -> Array:
@@ -82,8 +89,8 @@ def _entropy_inverse_gaussian(xp: Any, p: InverseGaussian) -> Array:
 
 
 def _entropy_beta(xp: Any, p: Beta) -> Array:
-    within = (p.a - 1) * digamma(p.a) + (p.b - 1) * digamma(p.b)
-    return log_beta(p.a, p.b) - within + (p.a + p.b - 2) * digamma(p.a + p.b)
+    total = p.a + p.b
+    return gamma_entropy(p.a, 1) + gamma_entropy(p.b, 1) - gamma_entropy(total, 2) - xp.log(total)
 
 
 def _entropy_kumaraswamy(xp: Any, p: Kumaraswamy) -> Array:
@@ -144,7 +151,7 @@ def _finite(xp: Any, exists: Array, value: Array) -> Array:
 def _log_power_gamma(xp: Any, p: Gamma, s: Array, unit: Array) -> Array:
     exists = p.shape + s > 0
     safe = xp.where(exists, p.shape + s, xp.ones_like(p.shape + s))
-    return _finite(xp, exists, log_gamma(safe) - log_gamma(p.shape) - s * xp.log(p.rate * unit))
+    return _finite(xp, exists, log_rising(p.shape, safe - p.shape) + s * log_ratio(p.rate * unit, p.shape))
 
 
 def _log_power_inverse_gamma(xp: Any, p: InverseGamma, s: Array, unit: Array) -> Array:
@@ -168,9 +175,13 @@ def _log_power_weibull(xp: Any, p: Weibull, s: Array, unit: Array) -> Array:
     return _finite(xp, exists, s * log_ratio(unit, p.scale) + log_gamma(safe))
 
 
+def _mean_weibull(xp: Any, p: Weibull) -> Array:
+    return p.scale * xp.exp(log_gamma(1 + 1 / p.shape))
+
+
 def _variance_weibull(xp: Any, p: Weibull) -> Array:
-    once, twice = log_gamma(1 + 1 / p.shape), log_gamma(1 + 2 / p.shape)
-    return p.scale**2 * xp.exp(twice) * -xp.expm1(2 * once - twice)
+    mean, step = _mean_weibull(xp, p), 1 / p.shape
+    return mean**2 * xp.expm1(second_difference(xp.ones_like(step), step))
 
 
 def _log_power_half_normal(xp: Any, p: HalfNormal, s: Array, unit: Array) -> Array:
@@ -183,7 +194,8 @@ def _log_power_half_normal(xp: Any, p: HalfNormal, s: Array, unit: Array) -> Arr
 def _log_power_beta(xp: Any, p: Beta, s: Array, unit: Array) -> Array:
     exists = p.a + s > 0
     safe = xp.where(exists, p.a + s, xp.ones_like(p.a + s))
-    return _finite(xp, exists, log_beta(safe, p.b) - log_beta(p.a, p.b) - s * xp.log(unit))
+    rise = log_rising(p.a, safe - p.a) - log_rising(p.a + p.b, safe - p.a)
+    return _finite(xp, exists, rise + s * log_ratio((p.a + p.b) * unit, p.a))
 
 
 def _log_power_kumaraswamy(xp: Any, p: Kumaraswamy, s: Array, unit: Array) -> Array:
@@ -197,7 +209,10 @@ def _mean_kumaraswamy(xp: Any, p: Kumaraswamy) -> Array:
 
 
 def _variance_kumaraswamy(xp: Any, p: Kumaraswamy) -> Array:
-    return p.b * xp.exp(log_beta(1 + 2 / p.a, p.b)) - _mean_kumaraswamy(xp, p) ** 2
+    step = 1 / p.a
+    return _mean_kumaraswamy(xp, p) ** 2 * xp.expm1(
+        second_difference(xp.ones_like(p.b), step) - second_difference(p.b + 1, step)
+    )
 
 
 def _log_power_pareto(xp: Any, p: Pareto, s: Array, unit: Array) -> Array:
@@ -229,15 +244,64 @@ def _log_power_uniform(xp: Any, p: Uniform, s: Array, unit: Array) -> Array:
 
 
 def _mean_log_uniform(xp: Any, p: Uniform) -> Array:
-    return (xlogy(p.high, p.high) - xlogy(p.low, p.low)) / (p.high - p.low) - 1
+    return xp.log((p.low + p.high) / 2) - _log_gap_uniform(xp, p)
 
 
 def _mean_log1m_uniform(xp: Any, p: Uniform) -> Array:
-    return (xlogy(1 - p.low, 1 - p.low) - xlogy(1 - p.high, 1 - p.high)) / (p.high - p.low) - 1
+    return _mean_log_uniform(xp, made(Uniform, 1 - p.high, 1 - p.low))
+
+
+def _log_gap_uniform(xp: Any, p: Uniform) -> Array:
+    # Of half the width by the centre w it is the sum of w^2k / (2k (2k + 1)), about w^2 / 6.
+    w = (p.high - p.low) / (p.high + p.low)
+    near = w < 0.2
+    square, series = xp.where(near, w, xp.zeros_like(w)) ** 2, xp.zeros_like(w)
+    for k in range(12, 0, -1):
+        series = (series + 1 / (2 * k * (2 * k + 1))) * square
+    far = xp.where(near, xp.ones_like(w), w)
+    return xp.where(near, series, 1 - (xlogy(1 + far, 1 + far) - xlogy(1 - far, 1 - far)) / (2 * far))
+
+
+def _inverse_excess_uniform(xp: Any, p: Uniform) -> Array:
+    # E[1/x] is artanh(w) / w by the centre: the sum of w^2k / (2k + 1), without its first term.
+    w = (p.high - p.low) / (p.high + p.low)
+    near = w < 0.2
+    square, series = xp.where(near, w, xp.zeros_like(w)) ** 2, xp.zeros_like(w)
+    for k in range(12, 0, -1):
+        series = (series + 1 / (2 * k + 1)) * square
+    far = xp.where(near, 0.5 * xp.ones_like(w), w)
+    return xp.where(near, series, xp.atanh(far) / far - 1) * 2 / (p.low + p.high)
+
+
+def _inverse_log_gap_uniform(xp: Any, p: Uniform) -> Array:
+    return xp.log1p((p.low + p.high) / 2 * _inverse_excess_uniform(xp, p)) - _log_gap_uniform(xp, p)
+
+
+def _log_gap_inverse(xp: Any, shape: Array) -> Array:
+    """log E[1/x] + E[log x] of a gamma distribution, and log E[x] - E[log x] of an inverse gamma one."""
+    exists = shape > 1
+    a = xp.where(exists, shape - 1, xp.ones_like(shape))
+    return _finite(xp, exists, 1 / a - log_less_digamma(a))
+
+
+def _log_gap_pareto(xp: Any, p: Pareto) -> Array:
+    exists = p.shape > 1
+    a = xp.where(exists, p.shape, 2 * xp.ones_like(p.shape))
+    return _finite(xp, exists, log_excess(a, a - 1))
+
+
+def _inverse_excess_gamma(xp: Any, p: Gamma) -> Array:
+    exists = p.shape > 1
+    a = xp.where(exists, p.shape, 2 * xp.ones_like(p.shape))
+    return _finite(xp, exists, p.rate / (a * (a - 1)))
 
 
 def _mean_log_inverse_gaussian(xp: Any, p: InverseGaussian) -> Array:
-    return xp.log(p.mean) - exp1_scaled(2 * p.shape / p.mean)
+    return xp.log(p.mean) - _log_gap_inverse_gaussian(xp, p)
+
+
+def _log_gap_inverse_gaussian(xp: Any, p: InverseGaussian) -> Array:
+    return exp1_scaled(2 * p.shape / p.mean)
 
 
 def _absolute_normal(xp: Any, p: Normal, m: Array) -> Array:
@@ -353,7 +417,8 @@ def _always(value: float) -> Callable[..., Array]:
 
 
 # Of each family, the expectations E[x], Var[x], E[log x], Var[log x], E[log(1 - x)] and E|x - m|; as logarithms, for
-# they overflow easily, E[(x / unit)^s] and E[exp(t (x - m))].
+# they overflow easily, E[(x / unit)^s] and E[exp(t (x - m))]; and by how much Jensen's inequalities fall short of
+# equality, where that would be lost by subtraction: log E[x] - E[log x], E[1/x] - 1/E[x] and log E[1/x] + E[log x].
 EXPECTATIONS: dict[type[Family], dict[str, Callable[..., Array]]] = {
     Normal: {
         "mean": lambda xp, p: p.mean,
@@ -398,6 +463,9 @@ EXPECTATIONS: dict[type[Family], dict[str, Callable[..., Array]]] = {
         "variance": lambda xp, p: p.shape / p.rate**2,
         "mean_log": lambda xp, p: digamma(p.shape) - xp.log(p.rate),
         "variance_log": lambda xp, p: trigamma(p.shape),
+        "log_gap": lambda xp, p: log_less_digamma(p.shape),
+        "inverse_excess": _inverse_excess_gamma,
+        "inverse_log_gap": lambda xp, p: _log_gap_inverse(xp, p.shape),
         "log_power": _log_power_gamma,
         "log_mgf": _log_mgf_gamma,
     },
@@ -406,6 +474,9 @@ EXPECTATIONS: dict[type[Family], dict[str, Callable[..., Array]]] = {
         "variance": _variance_inverse_gamma,
         "mean_log": lambda xp, p: xp.log(p.scale) - digamma(p.shape),
         "variance_log": lambda xp, p: trigamma(p.shape),
+        "log_gap": lambda xp, p: _log_gap_inverse(xp, p.shape),
+        "inverse_excess": lambda xp, p: 1 / p.scale,
+        "inverse_log_gap": lambda xp, p: log_less_digamma(p.shape),
         "log_power": _log_power_inverse_gamma,
     },
     LogNormal: {
@@ -413,14 +484,18 @@ EXPECTATIONS: dict[type[Family], dict[str, Callable[..., Array]]] = {
         "variance": lambda xp, p: xp.expm1(p.log_sd**2) * xp.exp(2 * p.log_mean + p.log_sd**2),
         "mean_log": lambda xp, p: p.log_mean,
         "variance_log": lambda xp, p: p.log_sd**2,
+        "log_gap": lambda xp, p: p.log_sd**2 / 2,
+        "inverse_excess": lambda xp, p: 2 * xp.exp(-p.log_mean) * xp.sinh(p.log_sd**2 / 2),
+        "inverse_log_gap": lambda xp, p: p.log_sd**2 / 2,
         "log_power": lambda xp, p, s, unit: s * (p.log_mean - xp.log(unit)) + (s * p.log_sd) ** 2 / 2,
         "absolute": _absolute_log_normal,
     },
     Weibull: {
-        "mean": lambda xp, p: p.scale * xp.exp(log_gamma(1 + 1 / p.shape)),
+        "mean": _mean_weibull,
         "variance": _variance_weibull,
         "mean_log": lambda xp, p: xp.log(p.scale) - EULER / p.shape,
         "variance_log": lambda xp, p: (math.pi / p.shape) ** 2 / 6,
+        "log_gap": lambda xp, p: gamma_excess(xp.ones_like(p.shape), 1 + 1 / p.shape),
         "log_power": _log_power_weibull,
     },
     HalfNormal: {
@@ -442,7 +517,9 @@ EXPECTATIONS: dict[type[Family], dict[str, Callable[..., Array]]] = {
         "mean": lambda xp, p: p.mean,
         "variance": lambda xp, p: p.mean**3 / p.shape,
         "mean_log": _mean_log_inverse_gaussian,
+        "log_gap": _log_gap_inverse_gaussian,
         "inverse": lambda xp, p: 1 / p.mean + 1 / p.shape,
+        "inverse_excess": lambda xp, p: 1 / p.shape,
         "log_mgf": _log_mgf_inverse_gaussian,
     },
     Pareto: {
@@ -450,6 +527,7 @@ EXPECTATIONS: dict[type[Family], dict[str, Callable[..., Array]]] = {
         "variance": _variance_pareto,
         "mean_log": lambda xp, p: xp.log(p.scale) + 1 / p.shape,
         "variance_log": lambda xp, p: 1 / p.shape**2,
+        "log_gap": _log_gap_pareto,
         "log_power": _log_power_pareto,
         "absolute": _absolute_pareto,
     },
@@ -458,6 +536,10 @@ EXPECTATIONS: dict[type[Family], dict[str, Callable[..., Array]]] = {
         "variance": lambda xp, p: (p.high - p.low) ** 2 / 12,
         "mean_log": _mean_log_uniform,
         "mean_log1m": _mean_log1m_uniform,
+        "log_gap": _log_gap_uniform,
+        "inverse": lambda xp, p: 2 / (p.low + p.high) + _inverse_excess_uniform(xp, p),
+        "inverse_excess": _inverse_excess_uniform,
+        "inverse_log_gap": _inverse_log_gap_uniform,
         "log_power": _log_power_uniform,
         "absolute": _absolute_uniform,
         "log_mgf": _log_mgf_uniform,
@@ -465,15 +547,19 @@ EXPECTATIONS: dict[type[Family], dict[str, Callable[..., Array]]] = {
     Beta: {
         "mean": lambda xp, p: p.a / (p.a + p.b),
         "variance": lambda xp, p: p.a * p.b / ((p.a + p.b) ** 2 * (p.a + p.b + 1)),
-        "mean_log": lambda xp, p: digamma(p.a) - digamma(p.a + p.b),
+        "mean_log": lambda xp, p: xp.log(p.a / (p.a + p.b)) - log_less_digamma(p.a) + log_less_digamma(p.a + p.b),
         "variance_log": lambda xp, p: trigamma(p.a) - trigamma(p.a + p.b),
-        "mean_log1m": lambda xp, p: digamma(p.b) - digamma(p.a + p.b),
+        "mean_log1m": lambda xp, p: xp.log(p.b / (p.a + p.b)) - log_less_digamma(p.b) + log_less_digamma(p.a + p.b),
+        "log_gap": lambda xp, p: log_less_digamma(p.a) - log_less_digamma(p.a + p.b),
         "log_power": _log_power_beta,
     },
     Kumaraswamy: {
         "mean": _mean_kumaraswamy,
         "variance": _variance_kumaraswamy,
         "mean_log": lambda xp, p: -(digamma(p.b + 1) + EULER) / p.a,
+        "log_gap": lambda xp, p: (
+            gamma_excess(xp.ones_like(p.b), 1 + 1 / p.a) - gamma_excess(p.b + 1, p.b + 1 + 1 / p.a)
+        ),
         "log_power": _log_power_kumaraswamy,
     },
     ContinuousBernoulli: {
@@ -516,16 +602,20 @@ def _to_gumbel(xp: Any, e: Any, q: Gumbel) -> Array:
 
 
 def _to_gamma(xp: Any, e: Any, q: Gamma) -> Array:
-    return (1 - q.shape) * e.mean_log() + q.rate * e.mean() - q.shape * xp.log(q.rate) + log_gamma(q.shape)
+    # By Stirling's formula for Gamma(shape), so that no shape log shape is left.
+    about = q.shape * (log_excess(q.shape / q.rate, e.mean()) + e.log_gap())
+    return about + e.mean_log() + 0.5 * (LOG_2PI - xp.log(q.shape)) + stirling_remainder(q.shape)
 
 
 def _to_inverse_gamma(xp: Any, e: Any, q: InverseGamma) -> Array:
-    return (1 + q.shape) * e.mean_log() + q.scale * e.inverse() - q.shape * xp.log(q.scale) + log_gamma(q.shape)
+    about = q.shape * (log_excess(q.shape / q.scale, e.inverse()) + e.inverse_log_gap())
+    return about + e.mean_log() + 0.5 * (LOG_2PI - xp.log(q.shape)) + stirling_remainder(q.shape)
 
 
 def _to_inverse_gaussian(xp: Any, e: Any, q: InverseGaussian) -> Array:
-    away = q.shape / 2 * (e.mean() / q.mean**2 - 2 / q.mean + e.inverse())
-    return away + 1.5 * e.mean_log() - 0.5 * (xp.log(q.shape) - LOG_2PI)
+    mean = e.mean()
+    away = _finite(xp, mean < INF, ((mean - q.mean) / q.mean) ** 2 / mean) + e.inverse_excess()
+    return q.shape / 2 * away + 1.5 * e.mean_log() - 0.5 * (xp.log(q.shape) - LOG_2PI)
 
 
 def _to_weibull(xp: Any, e: Any, q: Weibull) -> Array:
@@ -560,9 +650,9 @@ CROSS_ENTROPIES: dict[type[Family], CrossEntropy] = {
     Laplace: CrossEntropy(("absolute",), lambda xp, e, q: e.absolute(q.location) / q.scale + xp.log(2 * q.scale)),
     Gumbel: CrossEntropy(("mean", "log_mgf"), _to_gumbel),
     Exponential: CrossEntropy(("mean",), lambda xp, e, q: q.rate * e.mean() - xp.log(q.rate)),
-    Gamma: CrossEntropy(("mean", "mean_log"), _to_gamma),
-    InverseGamma: CrossEntropy(("mean_log", "inverse"), _to_inverse_gamma),
-    InverseGaussian: CrossEntropy(("mean", "mean_log", "inverse"), _to_inverse_gaussian),
+    Gamma: CrossEntropy(("mean", "mean_log", "log_gap"), _to_gamma),
+    InverseGamma: CrossEntropy(("mean_log", "inverse", "inverse_log_gap"), _to_inverse_gamma),
+    InverseGaussian: CrossEntropy(("mean", "mean_log", "inverse_excess"), _to_inverse_gaussian),
     Weibull: CrossEntropy(("mean_log", "log_power"), _to_weibull),
     Rayleigh: CrossEntropy(("mean", "variance", "mean_log"), _to_rayleigh),
     Pareto: CrossEntropy(("mean_log",), _to_pareto),
@@ -571,3 +661,30 @@ CROSS_ENTROPIES: dict[type[Family], CrossEntropy] = {
     ContinuousBernoulli: CrossEntropy(("mean",), _to_continuous_bernoulli),
     Geometric: CrossEntropy(("mean",), _to_geometric),
 }
+
+# What follows from other expectations, where a family says nothing better: what it takes, and how.
+Derived = Callable[[Any, Any], Array]
+DERIVED: dict[str, tuple[tuple[str, ...], Derived]] = {
+    "inverse": (("log_power",), lambda xp, e: xp.exp(e.log_power(-e.one, e.one))),
+    "log_gap": (("mean", "mean_log"), lambda xp, e: xp.log(e.mean()) - e.mean_log()),
+    "inverse_excess": (("mean", "inverse"), lambda xp, e: e.inverse() - 1 / e.mean()),
+    "inverse_log_gap": (("inverse", "mean_log"), lambda xp, e: xp.log(e.inverse()) + e.mean_log()),
+}
+
+
+def knows(p: type[Family], name: str) -> bool:
+    """Whether an expectation is known under a family, perhaps from others."""
+    return name in EXPECTATIONS.get(p, {}) or (name in DERIVED and all(knows(p, other) for other in DERIVED[name][0]))
+
+
+class Expectations:
+    """The expectations under p by name, each a function of what it takes besides."""
+
+    def __init__(self, xp: Any, p: Family, one: Array) -> None:
+        self._xp, self._p, self.one = xp, p, one
+
+    def __getattr__(self, name: str) -> Callable[..., Array]:
+        known = EXPECTATIONS[type(self._p)]
+        if name in known:
+            return lambda *at: known[name](self._xp, self._p, *at)
+        return lambda: DERIVED[name][1](self._xp, self)

@@ -30,7 +30,7 @@ from kilter.divergence.families.same_family import (
 )
 from kilter.divergence.families.special import (
     LOG_2PI,
-    digamma,
+    gamma_entropy,
     gamma_excess,
     log_excess,
     log_gamma,
@@ -374,14 +374,10 @@ def kl_dirichlet(xp: Any, p: Dirichlet, q: Dirichlet) -> Array:
     return xp.sum(gamma_excess(p.concentration, q.concentration), axis=-1) - gamma_excess(total_p, total_q)
 
 
-def _log_beta(xp: Any, concentration: Array) -> Array:
-    return xp.sum(log_gamma(concentration), axis=-1) - log_gamma(xp.sum(concentration, axis=-1))
-
-
 def entropy_of_dirichlet(xp: Any, p: Dirichlet) -> Array:
-    a = p.concentration
+    a, count = p.concentration, int(p.concentration.shape[-1])
     total = xp.sum(a, axis=-1)
-    return _log_beta(xp, a) + (total - a.shape[-1]) * digamma(total) - xp.sum((a - 1) * digamma(a), axis=-1)
+    return xp.sum(gamma_entropy(a, 1), axis=-1) - gamma_entropy(total, count) - (count - 1) * xp.log(total)
 
 
 def bhattacharyya_dirichlet(xp: Any, p: Dirichlet, q: Dirichlet) -> Array:

@@ -60,10 +60,13 @@ def root(x: Array) -> Array:
 
 
 def xlogy(x: Array, y: Array) -> Array:
-    """x log y, which is 0 wherever x is 0, and so is its gradient in y."""
+    """x log y, which is 0 wherever x is 0, and so is its gradient in y; its gradient where it is infinite is 0."""
     xp = array_namespace(x, y)
-    nothing = (x == 0) & (y >= 0)
-    return xp.where(nothing, xp.zeros_like(x * y), x * xp.log(xp.where(nothing, xp.ones_like(y + x), y + 0 * x)))
+    x, y = x + 0 * y, y + 0 * x
+    nothing, at_0 = (x == 0) & (y >= 0), y == 0
+    value = x * xp.log(xp.where(nothing | at_0, xp.ones_like(y), y))
+    infinite = xp.where(x > 0, xp.full_like(value, -math.inf), xp.full_like(value, math.inf))
+    return xp.where(nothing, xp.zeros_like(value), xp.where(at_0, infinite, value))
 
 
 def log_cosh(x: Array) -> Array:
@@ -83,15 +86,73 @@ def log1p_square(x: Array) -> Array:
     return xp.where(far, 2 * xp.log(xp.where(far, xp.abs(x), xp.ones_like(x))), xp.log1p(near * near))
 
 
+def stirling_remainder(x: Array) -> Array:
+    """What Stirling's formula lacks: log Gamma(x) less (x - 1/2) log x - x + log(2 pi) / 2, for x > 0.
+
+    From 10 on by its asymptotic series (DLMF 5.11.1), so that differences of logarithms of gamma functions can be
+    written without the x log x that they have in common.
+    """
+    xp = array_namespace(x)
+    large = x >= 10
+    far = xp.where(large, x, 10 * xp.ones_like(x))
+    square, series = 1 / (far * far), xp.zeros_like(x)
+    for k in range(len(_BERNOULLI), 0, -1):
+        series = series * square + _BERNOULLI[k - 1] / (2 * k * (2 * k - 1))
+    near = xp.where(large, xp.ones_like(x), x)
+    return xp.where(large, series / far, log_gamma(near) - (near - 0.5) * xp.log(near) + near - LOG_2PI / 2)
+
+
 def log_beta(a: Array, b: Array) -> Array:
     """log B(a, b) = log Gamma(a) + log Gamma(b) - log Gamma(a + b)."""
-    return log_gamma(a) + log_gamma(b) - log_gamma(a + b)
+    xp = array_namespace(a, b)
+    remainders = stirling_remainder(a) + stirling_remainder(b) - stirling_remainder(a + b)
+    powers = -a * xp.log1p(b / a) - b * xp.log1p(a / b)
+    return powers + 0.5 * (LOG_2PI + xp.log1p(b / a) - xp.log(b)) + remainders
+
+
+def log_rising(a: Array, s: Array) -> Array:
+    """log(Gamma(a + s) / (Gamma(a) a^s)) for a and a + s above 0."""
+    growth = array_namespace(a, s).log1p(s / a)
+    return (a + s - 0.5) * growth - s + stirling_remainder(a + s) - stirling_remainder(a)
+
+
+def log_poisson(n: Array, x: Array, rate: Array) -> Array:
+    """n log(x rate) - x rate - log Gamma(n + 1): of a large n without the n log n that these have in common."""
+    xp = array_namespace(n, x, rate)
+    mean = x * rate
+    large = (n >= 10) & (mean < math.inf)
+    many, at = xp.where(large, n + 0 * mean, 10.0), xp.where(large, mean, 10.0)
+    direct = xlogy(n, x) + xlogy(n, rate) - mean - log_gamma(n + 1)
+    by_stirling = -many * log_excess(many, at) - 0.5 * (xp.log(many) + LOG_2PI) - stirling_remainder(many)
+    return xp.where(large, by_stirling, direct)
+
+
+def log_binomial(k: Array, n: Array, p: Array) -> Array:
+    """The log-probability of k of n, any numbers at least 0, as Poisson ones of k, n - k and n (Loader 2000)."""
+    one = array_namespace(k, n, p).ones_like(n)
+    return log_poisson(k, p, n) + log_poisson(n - k, 1 - p, n) - log_poisson(n, n, one)
+
+
+def second_difference(a: Array, step: Array) -> Array:
+    """log Gamma(a) - 2 log Gamma(a + step) + log Gamma(a + 2 step)."""
+    return gamma_excess(a, a + 2 * step) - 2 * gamma_excess(a, a + step)
+
+
+def gamma_entropy(a: Array, k: float) -> Array:
+    """log Gamma(a) + a - (a - k) psi(a) - (k - 1) log a, of which entropies of gammas and Dirichlets are made."""
+    rest = stirling_remainder(a) + (a - k) * log_less_digamma(a)
+    return 0.5 * (array_namespace(a).log(a) + LOG_2PI) + rest
 
 
 def digamma(x: Array) -> Array:
-    """psi(x) = d log Gamma(x) / dx for x > 0: shifted up to 10, then the asymptotic series (DLMF 5.11.2)."""
+    """psi(x) = d log Gamma(x) / dx for x > 0."""
+    return array_namespace(x).log(x) - log_less_digamma(x)
+
+
+def log_less_digamma(x: Array) -> Array:
+    """log x - psi(x) for x > 0, about 1 / 2x: shifted up to 10, then the asymptotic series (DLMF 5.11.2)."""
     xp = array_namespace(x)
-    below = xp.zeros_like(x)
+    given, below = x, xp.zeros_like(x)
     for _ in range(10):
         small = x < 10
         below = below + xp.where(small, 1 / xp.where(small, x, xp.ones_like(x)), xp.zeros_like(x))
@@ -99,7 +160,7 @@ def digamma(x: Array) -> Array:
     square, series = 1 / (x * x), xp.zeros_like(x)
     for k in range(len(_BERNOULLI), 0, -1):
         series = (series + _BERNOULLI[k - 1] / (2 * k)) * square
-    return xp.log(x) - 0.5 / x - series - below
+    return 0.5 / x + series + below - xp.log(x / given)
 
 
 def trigamma(x: Array) -> Array:
@@ -142,7 +203,9 @@ def log_excess(of: Array, to: Array) -> Array:
     for k in range(21, 1, -2):
         series = (series + 1 / k) * r * r
     ratio = xp.where(near, xp.ones_like(change), to / of)
-    return xp.where(near, d * r - 2 * r * series, ratio - 1 - xp.log(ratio))
+    infinite = ratio == math.inf
+    far = xp.where(infinite, ratio, ratio - 1 - xp.log(xp.where(infinite, xp.ones_like(ratio), ratio)))
+    return xp.where(near, d * r - 2 * r * series, far)
 
 
 def exp_excess(x: Array) -> Array:

@@ -15,7 +15,14 @@ import numpy as np
 from array_api_compat import device, is_array_api_obj, is_numpy_array
 
 from kilter.divergence.families.bessel import log_bessel_i
-from kilter.divergence.families.special import LOG_2PI, log1p_square, log_beta, log_gamma, xlogy
+from kilter.divergence.families.special import (
+    LOG_2PI,
+    log1p_square,
+    log_beta,
+    log_binomial,
+    log_poisson,
+    xlogy,
+)
 from kilter.divergence.namespaces import array_namespace
 from kilter.errors import DistributionError
 
@@ -281,7 +288,7 @@ class Gamma(Family):
     kind: ClassVar[str] = "half-line"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        return xlogy(self.shape - 1, x) + self.shape * xp.log(self.rate) - self.rate * x - log_gamma(self.shape)
+        return log_poisson(self.shape - 1, x, self.rate) + xp.log(self.rate)
 
 
 @dataclass(frozen=True)
@@ -293,8 +300,10 @@ class InverseGamma(Family):
     kind: ClassVar[str] = "half-line"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        at = self.shape * xp.log(self.scale) - (self.shape + 1) * xp.log(x) - self.scale / x - log_gamma(self.shape)
-        return xp.where(x == 0, xp.full_like(at, -math.inf), at)
+        nothing = x < xp.finfo(x.dtype).smallest_normal  # 1 / x overflows
+        y = xp.where(nothing, xp.ones_like(x), x)
+        at = log_poisson(self.shape - 1, 1 / y, self.scale) + xp.log(self.scale) - 2 * xp.log(y)
+        return xp.where(nothing, xp.full_like(at, -math.inf), at)
 
 
 @dataclass(frozen=True)
@@ -305,8 +314,7 @@ class ChiSquared(Family):
     kind: ClassVar[str] = "half-line"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        half = self.df / 2
-        return xlogy(half - 1, x) - x / 2 - half * math.log(2) - log_gamma(half)
+        return log_poisson(self.df / 2 - 1, x, xp.full_like(x, 0.5)) - math.log(2)
 
 
 @dataclass(frozen=True)
@@ -431,7 +439,10 @@ class Beta(Family):
     kind: ClassVar[str] = "unit"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        return xlogy(self.a - 1, x) + xlogy(self.b - 1, 1 - x) - log_beta(self.a, self.b)
+        large = (self.a >= 11) & (self.b >= 11)
+        n = xp.where(large, self.a + self.b - 2, xp.ones_like(self.a + self.b))
+        direct = xlogy(self.a - 1, x) + xlogy(self.b - 1, 1 - x) - log_beta(self.a, self.b)
+        return xp.where(large, log_binomial(xp.where(large, self.a - 1, 0.5 * n), n, x) + xp.log(n + 1), direct)
 
     def log_density_below_1(self, rest: Array) -> Array:
         return self.with_parameters([self.b, self.a]).log_density(rest)
@@ -525,8 +536,7 @@ class Binomial(Family):
         return 0.0, self.n
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        ways = log_gamma(self.n + 1 + 0 * x) - log_gamma(x + 1) - log_gamma(self.n - x + 1)
-        return ways + xlogy(x, self.probability) + xlogy(self.n - x, 1 - self.probability)
+        return log_binomial(x, self.n + 0 * x, self.probability)
 
 
 @dataclass(frozen=True)
@@ -570,7 +580,7 @@ class Poisson(Family):
     kind: ClassVar[str] = "counts"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        return xlogy(x, self.rate) - self.rate - log_gamma(x + 1)
+        return log_poisson(x, self.rate, xp.ones_like(x))
 
 
 @dataclass(frozen=True)
@@ -593,8 +603,8 @@ class NegativeBinomial(Family):
     kind: ClassVar[str] = "counts"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        ways = log_gamma(self.n + x) - log_gamma(x + 1) - log_gamma(self.n + 0 * x)
-        return ways + self.n * xp.log(self.probability) + xlogy(x, 1 - self.probability)
+        both = self.n + x  # the last of as many trials succeeds
+        return log_binomial(x, both, 1 - self.probability) + xp.log(self.n / both)
 
 
 FAMILIES: dict[str, type[Family]] = {
