@@ -322,6 +322,22 @@ def test_outcomes_outside_the_others_support_are_named() -> None:
     assert why == "KL(q, p) is inf: q has outcomes below 0, which p rules out."
 
 
+def test_what_one_number_cannot_be_computed_for_leaves_the_others() -> None:
+    found = quiet("beta:1e-5,1", "beta:1,1")
+    assert found.values["kl_pq"] == pytest.approx(math.log(1e-5) - (1e-5 - 1) / 1e-5, rel=1e-9)
+    assert math.isnan(found.values["js"])
+    assert found.remarks[-1] == "Not computed: JS(p, q), TV(p, q): p integrates to 0.00742745 between 0 and 1."
+    assert quiet("beta:1,1", "beta:1e-5,1").remarks[-1].endswith("q integrates to 0.00742745 between 0 and 1.")
+    assert "JS(p, q)   not computed" in printed("beta:1e-5,1", "beta:1,1")
+    told = json.loads(found.as_json(), parse_constant=pytest.fail)
+    assert told["nats"]["js"] is None
+    assert told["tv"] is None
+
+
+def test_an_entropy_of_zero_has_no_sign() -> None:
+    assert math.copysign(1, quiet("binomial:5,0", "binomial:5,0.1").values["entropy_p"]) == 1
+
+
 def test_whole_numbers_are_not_compared_with_real_ones() -> None:
     with pytest.raises(DistributionError, match=r"p \(poisson\) is a distribution of whole numbers and q \(normal\)"):
         quiet("poisson:3", "normal:0,1")

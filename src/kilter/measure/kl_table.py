@@ -84,11 +84,12 @@ def _numbers(apart: Apart, width: int) -> Table:
         table.add_column("", style="dim", overflow="fold")
     for quantity in QUANTITIES:
         value = apart.values[quantity.name]
+        told = "not computed" if math.isnan(value) else number(value)
         in_bits = number(value / BIT) if quantity.in_nats else ""
         entropy_of_density = apart.of_densities and quantity.symbol.startswith("H")
         says = ["" if entropy_of_density else quantity.says] if width >= WIDE else []
         style = "bold" if quantity.symbol.startswith("KL") else ""
-        table.add_row(quantity.words, quantity.symbol, Text(number(value), style), Text(in_bits, style), *says)
+        table.add_row(quantity.words, quantity.symbol, Text(told, style), Text(in_bits, style), *says)
     return table
 
 

@@ -168,12 +168,15 @@ def has_closed_form(name: str, p: Any, q: Any = None) -> bool:
     >>> has_closed_form("kl", Cauchy(0, 1), Cauchy(2, 1)), has_closed_form("kl", Normal(0, 1), Cauchy(0, 1))
     (True, False)
     """
-    if not isinstance(p, Family) or not isinstance(q, Family | None):
+    if name != "entropy" and name not in _FORMULAS:
+        raise DistributionError(f"there is no {name!r} in closed form; there are entropy, {', '.join(_FORMULAS)}")
+    if name != "entropy" and q is None:
+        raise DistributionError(f"{name} is of two distributions; give q")
+    try:
+        p, q = _family(p), p if q is None else _family(q)
+    except DistributionError:
         return False
-    if name == "entropy":
-        return entropy_formula(type(p)) is not None
-    assert q is not None
-    return _FORMULAS[name](p, q) is not None
+    return entropy_formula(type(p)) is not None if name == "entropy" else _FORMULAS[name](p, q) is not None
 
 
 def entropy_formula(family: type[Family]) -> Formula | None:

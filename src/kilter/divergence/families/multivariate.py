@@ -38,15 +38,16 @@ from kilter.divergence.families.special import (
     root,
     xlogy,
 )
-from kilter.divergence.families.univariate import COUNT, NONNEGATIVE, Family, condition, promote
+from kilter.divergence.families.univariate import COUNT, NONNEGATIVE, PROBABILITIES, Family, condition, promote
 from kilter.errors import DistributionError
 
 Array = Any
 
-VECTOR = condition("finite", lambda xp, x: xp.isfinite(x), axes=1)
-POSITIVE_VECTOR = condition("finite and more than 0", lambda xp, x: xp.isfinite(x) & (x > 0), axes=1)
-CHANCES = condition("between 0 and 1", lambda xp, x: (x >= 0) & (x <= 1), axes=1)
-MATRIX = condition("finite", lambda xp, x: xp.isfinite(x), axes=2)
+VECTOR = condition("finite", lambda xp, x: xp.isfinite(x), shape="D")
+POSITIVE_VECTOR = condition("finite and more than 0", lambda xp, x: xp.isfinite(x) & (x > 0), shape="D")
+CONCENTRATIONS = POSITIVE_VECTOR | {"least": 2}
+SQUARE = condition("finite", lambda xp, x: xp.isfinite(x), shape="DD")
+FACTOR = condition("finite", lambda xp, x: xp.isfinite(x), shape="DK")
 
 
 # Normals.
@@ -69,7 +70,7 @@ class MultivariateNormal(Family):
     """
 
     mean: Array = field(metadata=VECTOR)
-    cholesky: Array = field(metadata=MATRIX)
+    cholesky: Array = field(metadata=SQUARE)
     kind: ClassVar[str] = "vector"
 
     def check(self) -> None:
@@ -84,7 +85,11 @@ class MultivariateNormal(Family):
     def of(cls, mean: Array, covariance: Array) -> MultivariateNormal:
         """From a mean and a covariance [..., D, D], which must be symmetric and positive definite."""
         xp, (mean, covariance) = promote(mean, covariance)
-        scale = xp.max(xp.abs(covariance))
+        if covariance.ndim < 2 or covariance.shape[-1] != covariance.shape[-2]:
+            raise DistributionError(
+                f"multivariatenormal: covariance has shape {list(covariance.shape)}; expected [..., D, D]"
+            )
+        scale = xp.max(xp.abs(covariance), axis=(-2, -1), keepdims=True)
         if not bool(xp.all(xp.abs(covariance - xp.matrix_transpose(covariance)) <= 1e-6 * scale)):
             raise DistributionError("multivariatenormal: the covariance is not symmetric")
         try:
@@ -104,7 +109,7 @@ class LowRankNormal(Family):
     """
 
     mean: Array = field(metadata=VECTOR)
-    factor: Array = field(metadata=MATRIX)
+    factor: Array = field(metadata=FACTOR)
     diagonal: Array = field(metadata=POSITIVE_VECTOR)
     kind: ClassVar[str] = "vector"
 
@@ -365,7 +370,7 @@ def entropy_of_von_mises_fisher(xp: Any, p: VonMisesFisher) -> Array:
 class Dirichlet(Family):
     """Dirichlet distribution of probability vectors, with concentrations [..., D]."""
 
-    concentration: Array = field(metadata=POSITIVE_VECTOR)
+    concentration: Array = field(metadata=CONCENTRATIONS)
     kind: ClassVar[str] = "simplex"
 
 
@@ -390,7 +395,7 @@ class Multinomial(Family):
     """Multinomial distribution: how often each outcome comes in n draws, with probabilities [..., D] that sum to 1."""
 
     n: Array = field(metadata=COUNT)
-    probabilities: Array = field(metadata=CHANCES)
+    probabilities: Array = field(metadata=PROBABILITIES)
     kind: ClassVar[str] = "counts of several"
 
     def check(self) -> None:
@@ -431,7 +436,7 @@ class DirichletMultinomial(Family):
     """Dirichlet-multinomial (Polya) distribution: n draws with probabilities that are drawn once, of a Dirichlet."""
 
     n: Array = field(metadata=COUNT)
-    concentration: Array = field(metadata=POSITIVE_VECTOR)
+    concentration: Array = field(metadata=CONCENTRATIONS)
     kind: ClassVar[str] = "counts of several"
 
 

@@ -107,7 +107,8 @@ def log_beta(a: Array, b: Array) -> Array:
     xp = array_namespace(a, b)
     remainders = stirling_remainder(a) + stirling_remainder(b) - stirling_remainder(a + b)
     powers = -a * xp.log1p(b / a) - b * xp.log1p(a / b)
-    return powers + 0.5 * (LOG_2PI + xp.log1p(b / a) - xp.log(b)) + remainders
+    by_stirling = powers + 0.5 * (LOG_2PI + xp.log1p(b / a) - xp.log(b)) + remainders
+    return xp.where(a + b < 20, log_gamma(a) + log_gamma(b) - log_gamma(a + b), by_stirling)
 
 
 def log_rising(a: Array, s: Array) -> Array:
@@ -140,8 +141,9 @@ def second_difference(a: Array, step: Array) -> Array:
 
 def gamma_entropy(a: Array, k: float) -> Array:
     """log Gamma(a) + a - (a - k) psi(a) - (k - 1) log a, of which entropies of gammas and Dirichlets are made."""
-    rest = stirling_remainder(a) + (a - k) * log_less_digamma(a)
-    return 0.5 * (array_namespace(a).log(a) + LOG_2PI) + rest
+    xp, log_a, less = array_namespace(a), array_namespace(a).log(a), log_less_digamma(a)
+    by_stirling = 0.5 * (log_a + LOG_2PI) + stirling_remainder(a) + (a - k) * less
+    return xp.where(a < 10, log_gamma(a) + a - (a - k) * (log_a - less) - (k - 1) * log_a, by_stirling)
 
 
 def digamma(x: Array) -> Array:

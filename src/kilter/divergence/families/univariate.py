@@ -29,19 +29,20 @@ from kilter.errors import DistributionError
 Array = Any
 
 
-def condition(words: str, holds: Callable[[Any, Array], Array], *, axes: int = 0) -> dict[str, Any]:
+def condition(words: str, holds: Callable[[Any, Array], Array], *, shape: str = "", least: int = 1) -> dict[str, Any]:
     """What the values of a parameter must be: in words and as a test, of the array library and an array.
 
-    The last `axes` axes of an array belong to one distribution.
+    `shape` names the last axes of an array, which belong to one distribution, by letters ("D", "DK"): equal letters of
+    its parameters are of equal size, which is `least` or more.
     """
-    return {"words": words, "holds": holds, "axes": axes}
+    return {"words": words, "holds": holds, "shape": shape, "axes": len(shape), "least": least}
 
 
 REAL = condition("finite", lambda xp, x: xp.isfinite(x))
 POSITIVE = condition("finite and more than 0", lambda xp, x: xp.isfinite(x) & (x > 0))
 NONNEGATIVE = condition("finite and at least 0", lambda xp, x: xp.isfinite(x) & (x >= 0))
 PROBABILITY = condition("between 0 and 1", lambda xp, x: (x >= 0) & (x <= 1))
-PROBABILITIES = condition("between 0 and 1", lambda xp, x: (x >= 0) & (x <= 1), axes=1)
+PROBABILITIES = condition("between 0 and 1", lambda xp, x: (x >= 0) & (x <= 1), shape="D")
 CHANCE = condition("more than 0 and at most 1", lambda xp, x: (x > 0) & (x <= 1))
 INNER = condition("more than 0 and less than 1", lambda xp, x: (x > 0) & (x < 1))
 COUNT = condition("a whole number, at least 0", lambda xp, x: xp.isfinite(x) & (x >= 0) & (x == xp.floor(x)))
@@ -80,6 +81,7 @@ class Family:
     kind: ClassVar[str]  # where its outcomes lie: a row of WITHIN
 
     def __post_init__(self) -> None:
+        arrays = []
         for known in fields_of(self):
             words = known.metadata["words"]
             given = getattr(self, known.name)
@@ -89,11 +91,38 @@ class Family:
                 raise DistributionError(
                     f"{self.family_name()}: {known.name} is {given!r}, which is no number; give one that is {words}"
                 ) from error
+            arrays.append(values)
             holds = known.metadata["holds"](xp, values)
             if not bool(xp.all(holds)):
                 bad = values if values.ndim == 0 else values[~holds][0]
                 raise DistributionError(f"{self.family_name()}: {known.name} is {float(bad):g}; it must be {words}")
+        self._check_shapes([tuple(values.shape) for values in arrays])
         self.check()
+
+    def _check_shapes(self, shapes: list[tuple[int, ...]]) -> None:
+        """Raise DistributionError where the axes of one distribution do not fit, or those before them not broadcast."""
+        sizes: dict[str, int] = {}
+        before = []
+        for known, shape in zip(fields_of(self), shapes, strict=True):
+            letters, least = known.metadata["shape"], known.metadata["least"]
+            expected = ", ".join(str(sizes.get(letter, letter)) for letter in letters)
+            before.append(shape[: len(shape) - len(letters)])
+            last = shape[len(before[-1]) :]
+            fits = len(last) == len(letters) and min(last, default=least) >= least
+            if not fits or any(
+                sizes.setdefault(letter, size) != size for letter, size in zip(letters, last, strict=True)
+            ):
+                enough = f" with {letters[0]} at least {least}" if least > 1 else ""
+                raise DistributionError(
+                    f"{self.family_name()}: {known.name} has shape {list(shape)}; expected [..., {expected}]{enough}"
+                )
+        try:
+            np.broadcast_shapes(*before)
+        except ValueError as error:
+            shown = ", ".join(
+                f"{name} {list(shape)}" for name, shape in zip(self.parameter_names(), shapes, strict=True)
+            )
+            raise DistributionError(f"{self.family_name()}: shapes do not broadcast: {shown}") from error
 
     def check(self) -> None:
         """What the parameters must be to each other."""
@@ -551,8 +580,6 @@ class Categorical(Family):
 
     def check(self) -> None:
         xp, (values,) = promote(self.probabilities)
-        if values.ndim == 0:
-            raise DistributionError(f"categorical: probabilities are {values}; give one for each outcome")
         total = xp.sum(values, axis=-1)
         tolerance = max(1e-9, 4 * float(xp.finfo(values.dtype).eps) * values.shape[-1])
         wrong = xp.abs(total - 1) > tolerance
