@@ -422,3 +422,18 @@ def test_whether_there_is_a_closed_form_is_said_of_whatever_kl_takes() -> None:
         closed_forms.has_closed_form("js", Normal(0, 1), Normal(0, 1))
     with pytest.raises(DistributionError, match="kl is of two distributions; give q"):
         closed_forms.has_closed_form("kl", Normal(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: closed_forms.entropy(Poisson(2)), r"^entropy\(poisson\) has no closed form; .*quadrature.entropy,"),
+        (lambda: closed_forms.hellinger(Logistic(0, 1), Logistic(0, 2)), r"^Hellinger .* form unless scale is equal; .*"
+         "quadrature.hellinger,"),
+        (lambda: kl(Logistic(0, 1), Logistic(0, 2)), r"^KL\(logistic, .* form unless scale is equal"),
+        (lambda: Normal(None, 1), "normal: mean is None, which is no number"),
+    ],
+)  # fmt: skip
+def test_what_there_is_instead_is_told(call: Callable[[], object], told: str) -> None:
+    with pytest.raises(DistributionError, match=told):
+        call()

@@ -464,3 +464,34 @@ def test_a_normal_too_wide_for_single_precision_has_no_divergence_of_zero() -> N
     assert not float(kl(wide, narrow)) < 1e20
     point = MultivariateNormal(np.zeros(2, np.float32), np.eye(2, dtype=np.float32) * np.float32(1e-25))
     assert not float(kl(narrow, point)) < 1e20
+
+
+# Many outcomes.
+
+
+def test_a_binomial_of_many_trials_is_summed_about_its_mean() -> None:
+    n = 1e7
+    entropy_of_normal = 0.5 * math.log(2 * math.pi * math.e * n * 0.25)  # to 1 / n
+    assert float(entropy(Binomial(n, 0.5))) == pytest.approx(entropy_of_normal, rel=1e-8)
+    assert float(entropy(Binomial(1e9, 1e-9))) == pytest.approx(stats.poisson(1).entropy(), rel=1e-7)
+    assert float(entropy(Binomial(5000, 0.3))) == pytest.approx(stats.binom(5000, 0.3).entropy(), rel=1e-12)
+
+
+def test_more_outcomes_than_are_summed_are_refused() -> None:
+    with pytest.raises(DistributionError, match="outcomes to sum over; at most 4,194,304 are"):
+        entropy(Binomial(np.array([1e9, 1e9]), np.array([0.1, 0.9])))
+    with pytest.raises(DistributionError, match="terms to sum; at most 16,777,216 are"):
+        entropy(Multinomial(1e9, [0.5, 0.5]))
+
+
+def test_many_draws_of_a_dirichlet_multinomial_take_no_square_of_memory() -> None:
+    a, b, n = [mp.mpf(2), mp.mpf(3)], [mp.mpf(4), mp.mpf(1)], 3000
+
+    def log_pmf(c: Any, k: int) -> Any:
+        ways = mp.loggamma(n + 1) - mp.loggamma(k + 1) - mp.loggamma(n - k + 1)
+        return ways + mp.log(mp.beta(c[0] + k, c[1] + n - k)) - mp.log(mp.beta(*c))
+
+    with mp.workdps(20):
+        wanted = mp.fsum(mp.exp(log_pmf(a, k)) * (log_pmf(a, k) - log_pmf(b, k)) for k in range(n + 1))
+    p, q = DirichletMultinomial(n, [2.0, 3.0]), DirichletMultinomial(n, [4.0, 1.0])
+    assert float(kl(p, q)) == pytest.approx(float(wanted), rel=1e-9)

@@ -48,6 +48,7 @@ from kilter.divergence.families.univariate import (
 from kilter.errors import DistributionError
 
 Array = Any
+MANY_OUTCOMES = 2**22  # that are summed over at once
 Formula = Callable[[Any, Any, Any], Array]
 Widening = Callable[[Any, Any], Any]
 Pairs = dict[tuple[type[Family], type[Family]], Pair]
@@ -83,7 +84,7 @@ def entropy(p: Any) -> Array:
     p = _family(p)
     found = entropy_formula(type(p))
     if found is None:
-        raise _none("entropy", type(p))
+        raise _none("entropy", p)
     return _computed(found, p, p)
 
 
@@ -97,7 +98,7 @@ def cross_entropy(p: Any, q: Any) -> Array:
     p, q = _families(p, q)
     found = cross_entropy_formula(p, q)
     if found is None:
-        raise _none("cross-entropy", type(p), type(q))
+        raise _none("cross_entropy", p, q)
     return _computed(found, p, q)
 
 
@@ -115,7 +116,7 @@ kilter.divergence.quadrature.kl, or estimate it from samples
     p, q = _families(p, q)
     found = kl_formula(p, q)
     if found is None:
-        raise _none("KL", type(p), type(q))
+        raise _none("kl", p, q, equal=way_of_kl(type(p), type(q))[1])
     return _computed(found, p, q)
 
 
@@ -126,10 +127,15 @@ def bhattacharyya(p: Any, q: Any) -> Array:
     >>> float(bhattacharyya(Poisson(1.0), Poisson(4.0)))  # (sqrt 4 - sqrt 1)^2 / 2
     0.5
     """
+    return _bhattacharyya("bhattacharyya", p, q)
+
+
+def _bhattacharyya(name: str, p: Any, q: Any) -> Array:
     p, q = _families(p, q)
     found = _pair_formula(BHATTACHARYYA_PAIRS, p, q)
     if found is None:
-        raise _none("Bhattacharyya distance", type(p), type(q))
+        known = within_family(BHATTACHARYYA_PAIRS, type(p)) if type(p) is type(q) else None
+        raise _none(name, p, q, equal=known.equal if known else ())
     xp, (distance,) = promote(_computed(found, p, q))
     return xp.where(distance < 0, xp.zeros_like(distance), distance)  # there is nothing but rounding below 0
 
@@ -141,7 +147,7 @@ def hellinger(p: Any, q: Any) -> Array:
     >>> float(hellinger(Exponential(1.0), Exponential(1.0)))
     0.0
     """
-    xp, (distance,) = promote(bhattacharyya(p, q))
+    xp, (distance,) = promote(_bhattacharyya("hellinger", p, q))
     return root(-xp.expm1(-distance))
 
 
@@ -368,13 +374,31 @@ def _cross_entropy(widen_p: Widening, widen_q: Widening, formula: Any) -> Formul
 
 def _sum_over_outcomes(xp: Any, p: Family, q: Family) -> Array:
     """sum p log q over the outcomes of p, of which there are finitely many."""
-    _, high = p.support()
-    last = high if isinstance(high, float) else float(xp.max(high))
-    x = xp.arange(int(last) + 1, dtype=p.parameters()[0].dtype, device=device(p.parameters()[0]))
+    x = _outcomes(xp, p)
     log_p, log_q = _spread(p).log_density(x), _spread(q).log_density(x)
     nothing = log_p == -math.inf
     safe = xp.where(nothing, xp.zeros_like(log_p + log_q), log_q + 0 * xp.where(nothing, 0 * log_p, log_p))
     return xp.sum(xp.exp(log_p) * safe, axis=-1)
+
+
+def _outcomes(xp: Any, p: Family) -> Array:
+    """The outcomes of p, of many the likely ones: those not farther than 40 standard deviations from a mean.
+
+    What is beyond has less than exp(-700) of the mass.
+    """
+    _, high = p.support()
+    first, last = 0, int(high if isinstance(high, float) else float(xp.max(high)))
+    if isinstance(p, Binomial) and last > MANY_OUTCOMES // 1024:
+        mean, sd = p.n * p.probability, xp.sqrt(p.n * p.probability * (1 - p.probability))
+        first = max(first, math.floor(float(xp.min(mean - 40 * sd))) - 700)
+        last = min(last, math.ceil(float(xp.max(mean + 40 * sd))) + 700)
+    if last - first >= MANY_OUTCOMES:
+        raise DistributionError(
+            f"{p.family_name()} has {last - first + 1:,} outcomes to sum over; at most {MANY_OUTCOMES:,} are: give one "
+            "distribution at a time, or estimate the divergence from samples"
+        )
+    like = p.parameters()[0]
+    return first + xp.arange(last - first + 1, dtype=like.dtype, device=device(like))
 
 
 def _spread(p: Family) -> Family:
@@ -437,11 +461,23 @@ def _families(p: Any, q: Any) -> tuple[Family, Family]:
     return p, q
 
 
-def _none(what: str, p: type[Family], *q: type[Family]) -> DistributionError:
-    names = ", ".join(family.family_name() for family in (p, *q))
-    if q and not _comparable(p, q[0]):
+# What quantities are called, and the functions of quadrature that integrate them.
+_CALLED = {
+    "entropy": ("entropy", "entropy"),
+    "cross_entropy": ("cross-entropy", "cross_entropy"),
+    "kl": ("KL", "kl"),
+    "bhattacharyya": ("Bhattacharyya distance", "hellinger"),
+    "hellinger": ("Hellinger distance", "hellinger"),
+}
+
+
+def _none(name: str, p: Family, *q: Family, equal: tuple[str, ...] = ()) -> DistributionError:
+    called, function = _CALLED[name]
+    what = f"{called}({', '.join(family.family_name() for family in (p, *q))})"
+    if q and not _comparable(type(p), type(q[0])):
         return DistributionError(
-            f"{what}({names}): one has probabilities of whole numbers, the other a density: they cannot be compared"
+            f"{what}: one has probabilities of whole numbers, the other a density: they cannot be compared"
         )
-    instead = "integrate it with kilter.divergence.quadrature.kl, or " if p.kind in WITHIN else ""
-    return DistributionError(f"{what}({names}) has no closed form; {instead}estimate it from samples")
+    instead = f"integrate it with kilter.divergence.quadrature.{function}, or " if p.kind in WITHIN else ""
+    unless = f" unless {' and '.join(equal)} is equal" if equal else ""
+    return DistributionError(f"{what} has no closed form{unless}; {instead}estimate it from samples")

@@ -42,6 +42,7 @@ from kilter.divergence.families.univariate import COUNT, NONNEGATIVE, PROBABILIT
 from kilter.errors import DistributionError
 
 Array = Any
+MANY_TERMS = 2**24  # that are summed at once
 
 VECTOR = condition("finite", lambda xp, x: xp.isfinite(x), shape="D")
 POSITIVE_VECTOR = condition("finite and more than 0", lambda xp, x: xp.isfinite(x) & (x > 0), shape="D")
@@ -441,6 +442,13 @@ class DirichletMultinomial(Family):
 
 
 def _outcomes(xp: Any, n: Array, like: Array) -> Array:
+    """0, 1, ..., n for each component, of all distributions the greatest n."""
+    terms = (int(xp.max(n)) + 1) * math.prod(like.shape)
+    if terms > MANY_TERMS:
+        raise DistributionError(
+            f"n and the number of components make {terms:,} terms to sum; at most {MANY_TERMS:,} are: give fewer at a "
+            "time, or estimate from samples"
+        )
     return xp.arange(int(xp.max(n)) + 1, dtype=like.dtype, device=device(like)) + 0 * like[..., None]
 
 
@@ -461,8 +469,7 @@ def kl_dirichlet_multinomial(xp: Any, p: DirichletMultinomial, q: DirichletMulti
     log_margin = log_margin + log_gamma(own + rest) - log_gamma(own + rest + n)
     margin = xp.where(x <= n, xp.exp(log_margin), 0 * log_margin)
     j = x[..., :-1]
-    first = j[(0,) * (j.ndim - 1)]
-    more = margin @ xp.astype(x[(0,) * (j.ndim - 1)][:, None] > first, margin.dtype)  # P(X_k > j)
+    more = xp.flip(xp.cumulative_sum(xp.flip(margin, axis=-1), axis=-1), axis=-1)[..., 1:]  # P(X_k > j)
     each = xp.sum(more * log_ratio(b[..., None] + j, a[..., None] + j), axis=(-2, -1))
     j = j[..., 0, :]
     totals = log_ratio(xp.sum(b, axis=-1)[..., None] + j, total[..., None] + j)

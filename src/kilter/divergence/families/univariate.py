@@ -86,6 +86,8 @@ class Family:
             words = known.metadata["words"]
             given = getattr(self, known.name)
             try:
+                if given is None:
+                    raise TypeError("None is no number")
                 xp, (values,) = promote(given)
             except (TypeError, ValueError) as error:
                 raise DistributionError(
