@@ -166,6 +166,28 @@ def test_an_outcome_that_neither_has_adds_nothing() -> None:
     assert with_it == without
 
 
+@pytest.mark.parametrize(
+    ("p", "q"),
+    [
+        ("normal:0,1", "normal:40,1"), ("beta:2,3", "beta:4,5"), ("uniform:0,1", "uniform:0,2"),
+        ("poisson:3", "poisson:90"), ("gamma:0.3,1", "gamma:0.5,1"),
+    ],
+)  # fmt: skip
+def test_the_stretches_of_every_integral_add_up_to_it(p: str, q: str) -> None:
+    found = quiet(p, q)
+    for derivation in list(derivations(found))[:-1]:
+        if not derivation.heads:
+            continue
+        *lines, total = derivation.lines
+        parts = [line.numbers[-1] for line in lines if line.label != "elsewhere"]
+        if math.isfinite(total.numbers[-1]):  # type: ignore[arg-type]
+            assert math.fsum(parts) == pytest.approx(total.numbers[-1], rel=1e-5, abs=5e-6), derivation  # type: ignore[arg-type]
+
+
+def test_a_closed_form_that_does_not_hold_is_not_shown() -> None:
+    assert [d for d in derivations(quiet("uniform:0,2", "uniform:0,1")) if d.formula.startswith("KL(p, q) = ln")] == []
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     text = printed("0.2,0.3,0.5", "counts:1,1,1000000", width=width, explain=width >= 60)
