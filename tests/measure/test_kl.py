@@ -36,7 +36,8 @@ def quiet(*distributions: str, **options: str) -> Apart:
 @pytest.mark.parametrize(
     "text",
     [
-        "0.2,0.3,0.5", " 0.2, 0.3, 0.5 ", "0.2 0.3 0.5", "[0.2, 0.3, 0.5]", ".2,.3,5e-1", "1/5,3/10,1/2", "20%,30%,50%",
+        "0.2,0.3,0.5", " 0.2, 0.3, 0.5 ", "0.2 0.3 0.5", "[0.2, 0.3, 0.5]", "(0.2, 0.3, 0.5)", ".2,.3,5e-1",
+        "1/5,3/10,1/2", "20%,30%,50%",
         "probs:0.2,0.3,0.5", "counts:2,3,5", "counts(20,30,50)", "logits:0,0.4054651081,0.9162907319",
         "log-probs:-1.6094379124,-1.2039728043,-0.6931471806",
     ],
@@ -69,7 +70,7 @@ def test_a_logit_of_minus_infinity_rules_an_outcome_out() -> None:
         ("0.5", "p has one outcome only; expected two or more (0.2,0.8); a coin is bernoulli:0.5"),
         ("counts:3,-1", "p: number 2, -1, is no count"),
         ("counts:0,0", "counts p: found nothing but zeros"),
-        ("log_probs:-1,-1", "log-probabilities p: exponentials sum to 0.735758882"),
+        ("log_probs:-1,-1", "p: probabilities of these logarithms sum to 0.735758882"),
         ("logits:-inf,-inf", "logits p: found -inf for every outcome"),
         ("logits:inf,0", "p: number 1, inf, is not finite"),
         ("count:3,5", "did you mean counts:3,5"),
@@ -248,7 +249,7 @@ def test_of_many_rows_those_that_differ_most_are_shown_and_the_others_summed(tmp
     ("columns", "told"),
     [
         (("counts:before", "counts:afer"), "no row has the column afer, which is to be q; did you mean after?"),
-        (("before", "after"), "p sums to 100; probabilities sum to 1; say that they are counts: counts:60,30,10"),
+        (("before", "after"), "p sums to 100; probabilities sum to 1; say that they are counts: counts:before"),
         (("counts:before", "counts:word"), "column word holds 'yes'; expected a number"),
     ],
 )
@@ -256,6 +257,26 @@ def test_bad_columns_are_told(words: Path, columns: tuple[str, str], told: str) 
     with pytest.raises((DataError, DistributionError)) as caught:
         quiet(*columns, data=str(words))
     assert told in str(caught.value)
+
+
+def test_a_column_of_counts_is_told_how_to_be_written(tmp_path: Path) -> None:
+    data = tmp_path / "table.csv"
+    data.write_text("n,m\n3,0.5\n5,0.4\n", encoding="utf-8")
+    with pytest.raises(DistributionError, match=r"say that they are counts: counts:n$"):
+        quiet("n", "m", data=str(data))
+    with pytest.raises(
+        DistributionError, match=r"q sums to 0\.9; probabilities sum to 1; divide the column by its sum"
+    ):
+        quiet("counts:n", "m", data=str(data))
+
+
+def test_a_family_of_vectors_and_logarithms_of_few_digits_are_told_what_to_do() -> None:
+    with pytest.raises(DistributionError, match="dirichlet is a family of vectors, which cannot be typed"):
+        quiet("dirichlet:1,2", "dirichlet:2,1")
+    with pytest.raises(
+        DistributionError, match=r"sum to 0\.998\d* and not to 1; write more digits, or say .*: logits:-0.7,"
+    ):
+        quiet("log_probs:-0.7,-0.69", "0.5,0.5")
 
 
 def test_every_bad_cell_is_told_with_its_line(tmp_path: Path) -> None:
