@@ -437,3 +437,14 @@ def test_errors_have_two_digits_and_values_as_many_places(value: float, error: f
 def test_a_report_with_another_ending_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no ending that names a table"):
         run(("no-model", "none"), data="none", token_report=tmp_path / "tokens.xlsx")
+
+
+def test_a_report_does_not_replace_the_texts_or_anything_else_unasked(pairs: Path, tmp_path: Path) -> None:
+    before = pairs.read_bytes()
+    for settings in ({}, {"overwrite": True}):
+        with pytest.raises(ConfigError, match=r"pairs.jsonl is one of the files to read"):
+            run(("no-model", "none"), data=pairs, token_report=pairs, **settings)
+    assert pairs.read_bytes() == before
+    (tmp_path / "tokens.csv").touch()
+    with pytest.raises(ConfigError, match=r"tokens.csv exists; .*--overwrite"):
+        run(("no-model", "none"), data=pairs, token_report=tmp_path / "tokens.csv")

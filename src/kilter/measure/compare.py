@@ -150,7 +150,7 @@ def compare(model_a: str, model_b: str, config: CompareConfig, console: Console 
     told = Console(stderr=True) if config.as_json else console
     device = pick_device(config.device)
     if config.token_report is not None:
-        check_table_path(config.token_report)
+        check_table_path(config.token_report, overwrite=config.overwrite, sources=config.data)
     tokenizer, other = load_tokenizer(model_a), load_tokenizer(model_b)
     notes = check_same_tokens(Sides(tokenizer, other, model_a, model_b))
     data = read_texts(config.data, **config.reading)

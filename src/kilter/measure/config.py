@@ -7,7 +7,7 @@ from typing import Literal, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, model_validator
 
-from kilter.data.config import ACCEPTED, ReadingConfig, Sources
+from kilter.data.config import ACCEPTED, Overwrite, ReadingConfig, Sources
 
 # Names in DIVERGENCES (model/row_functions.py) besides KL, which is always measured both ways.
 DivergenceName: TypeAlias = Literal["jeffreys", "js", "total_variation", "squared_hellinger", "chi2", "reverse_chi2"]
@@ -20,6 +20,7 @@ class ScoreConfig(ReadingConfig):
     data: Sources = Field(description=f"Files of preference pairs: {ACCEPTED}")
     reference: str | None = Field(None, description="Model to compare with: adds log-ratios, margins and token KL.")
     out: Path | None = Field(None, description="Write one row a pair there: .parquet, .csv or .jsonl.")
+    overwrite: Overwrite = False
     last: int | None = Field(None, ge=1, description="Score only the last so many rows.")
     beta: float = Field(0.1, gt=0, description="Margins are beta times the gap of log-ratios.")
     style: Literal["auto", "template", "hh", "plain"] = Field(
@@ -50,6 +51,7 @@ class CompareConfig(ReadingConfig):
     token_report: Path | None = Field(
         None, description="Write one row a token there as they are measured: .parquet, .csv or .jsonl."
     )
+    overwrite: Overwrite = False
     as_json: bool = Field(False, alias="json", description="Print the same as JSON.")
     last: int | None = Field(None, ge=1, description="Compare on the last so many rows only.")
     style: Literal["auto", "template", "hh", "plain"] = Field(
@@ -78,6 +80,7 @@ class GenerateConfig(ReadingConfig):
     )
     against: str | None = Field(None, description="Another model to answer beside it: adds KL of the answers.")
     out: Path | None = Field(None, description="Write one row an answer there as they are made: .jsonl.")
+    overwrite: Overwrite = False
     samples: int = Field(1, ge=1, description="Answers to each prompt.")
     last: int | None = Field(None, ge=1, description="Answer only the last so many rows.")
     show: int = Field(10, ge=0, description="Prompts whose answers are printed.")
