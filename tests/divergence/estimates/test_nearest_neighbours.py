@@ -228,5 +228,10 @@ def test_what_has_no_density_or_does_not_match_is_refused() -> None:
         kl_from_neighbours(x, np.where(np.arange(50)[:, None] == 3, np.nan, x))
     with pytest.raises(DistributionError, match="3 samples; give at least 4"):
         entropy_from_neighbours(x[:3])
-    with pytest.raises(DistributionError, match="k=0"):
-        entropy_from_neighbours(x, k=0)
+    for k in (0, 1.5):
+        with pytest.raises(DistributionError, match=f"k={k}; wanted a number of neighbours"):
+            entropy_from_neighbours(x, k=k)  # type: ignore[arg-type]
+    for resolution in (-1, math.nan, math.inf, np.ones(50), np.ones((50, 2))):
+        for estimate in (entropy_from_neighbours, lambda x, **options: kl_from_neighbours(x, x, **options)):
+            with pytest.raises(DistributionError, match=r"resolution=.* or one for each of 2 dimensions"):
+                estimate(x, resolution=resolution)

@@ -147,13 +147,20 @@ def _spread_out(values_ND: Floats, resolution: Array | None, random: np.random.G
     """Values that were rounded to multiples of `resolution`, anywhere that they may have been rounded from."""
     if resolution is None:
         return values_ND
-    return values_ND + random.uniform(-0.5, 0.5, values_ND.shape) * floats(resolution)
+    resolution = floats(resolution)
+    dimension = values_ND.shape[1]
+    if resolution.shape not in ((), (dimension,)) or not ((resolution >= 0) & np.isfinite(resolution)).all():
+        raise DistributionError(
+            f"found resolution={resolution.tolist()}; wanted what the values were rounded to, a number that is not "
+            f"negative, or one for each of {dimension} dimensions"
+        )
+    return values_ND + random.uniform(-0.5, 0.5, values_ND.shape) * resolution
 
 
 def _checked(k: int) -> int:
-    if k < 1:
+    if k != int(k) or k < 1:
         raise DistributionError(f"found k={k}; wanted a number of neighbours, at least 1")
-    return k
+    return int(k)
 
 
 def _scale(values_ND: Floats) -> Floats:
