@@ -60,9 +60,13 @@ class CompareConfig(ReadingConfig):
     max_prompt: int | None = Field(None, ge=1, description="Cut the start of longer prompts, in tokens, by turns.")
     max_length: int | None = Field(None, ge=2, description="Longest text that a model is given at once, in tokens.")
     on_overflow: Literal["split", "refuse", "drop"] = Field(
-        "split", description="What to do with texts over --max-length; split: measure them window by window."
+        "split",
+        description="What to do with texts over --max-length, --node-budget or the models' positions; split: measure "
+        "them window by window.",
     )
-    node_budget: int = Field(2048, ge=2, description="Most tree nodes computed at once; bounds memory, not results.")
+    node_budget: int = Field(
+        2048, ge=2, description="Most tree nodes computed at once; bounds memory. Longer texts overflow."
+    )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products.")
     device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
     strict: bool = Field(False, description="Stop if a model fails its proof, instead of taking the slow path.")

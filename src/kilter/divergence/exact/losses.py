@@ -307,7 +307,8 @@ def _indices(
     counted = counted if ignore_index is None else counted & (labels != ignore_index)
     if validate:
         good = ~counted | ((labels >= 0) & (labels < z.shape[-1]))
-        _check("labels", labels, good, f"outcomes from 0 to {z.shape[-1] - 1}, or ignore_index ({ignore_index})")
+        ignored = "" if ignore_index is None else f", or ignore_index ({ignore_index})"
+        _check("labels", labels, good, f"outcomes from 0 to {z.shape[-1] - 1}{ignored}")
     return xp.where(counted, labels, xp.zeros_like(labels)), counted
 
 
