@@ -299,3 +299,50 @@ def test_students_t_is_differentiated_where_there_is_no_closed_form() -> None:
 def test_kumaraswamy_is_integrated_up_to_its_singular_ends() -> None:
     found = quadrature.kl(Kumaraswamy(0.4, 0.3), Kumaraswamy(0.4, 0.6))
     assert found.value == pytest.approx(float(closed_forms.kl(Kumaraswamy(0.4, 0.3), Kumaraswamy(0.4, 0.6))), rel=1e-9)
+
+
+# Probabilities of no family.
+
+
+def test_frozen_probabilities_of_no_family_are_summed() -> None:
+    p, q = stats.hypergeom(50, 20, 10), stats.binom(10, 0.4)
+    k = np.arange(11)
+    wanted = float(p.pmf(k) @ (p.logpmf(k) - q.logpmf(k)))
+    assert quadrature.kl(p, q).value == pytest.approx(wanted, rel=1e-12)
+    assert quadrature.entropy(p).value == pytest.approx(float(p.entropy()), rel=1e-12)
+    assert quadrature.js(p, q).value == pytest.approx(float(discrete_js(Probs(p.pmf(k)), Probs(q.pmf(k)))), rel=1e-9)
+    # From 1 on; KL of two geometric distributions does not depend on where they begin.
+    wanted = float(closed_forms.kl(Geometric(0.3), Geometric(0.6)))
+    assert quadrature.kl(stats.geom(0.3), stats.geom(0.6)).value == pytest.approx(wanted, rel=1e-12)
+    assert quadrature.kl(stats.randint(-5, 5), stats.randint(-5, 15)).value == pytest.approx(math.log(2), rel=1e-12)
+    assert quadrature.kl(stats.geom(0.3, loc=-1), stats.geom(0.6)).value == math.inf
+
+
+def test_probabilities_of_power_tails_are_those_of_zeta() -> None:
+    """log p/q of zipf(4) and zipf(5) is log k + log zeta(5) / zeta(4), and E log k is -zeta'(4) / zeta(4)."""
+    wanted = float(-mpmath.zeta(4, derivative=1) / mpmath.zeta(4) + mpmath.log(mpmath.zeta(5) / mpmath.zeta(4)))
+    found = quadrature.kl(stats.zipf(4.0), stats.zipf(5.0))
+    assert abs(found.value - wanted) <= found.error
+    with pytest.raises(DistributionError, match="sums end there"):
+        quadrature.entropy(stats.zipf(1.5))
+    with pytest.raises(DistributionError, match="without a least one"):
+        quadrature.entropy(stats.skellam(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Density(np.exp, low=1, high=0), "from 1 to 0; its low end must be below"),
+        (lambda: Density(np.exp, low=math.nan), "its low end must be below"),
+        (lambda: Density(np.exp, points=1.5), "points=1.5; wanted a tuple of finite numbers"),
+        (lambda: Density(np.exp, points=(math.inf,)), "wanted a tuple of finite numbers"),
+        (lambda: quadrature.entropy(lambda x: math.exp(-x * x)), "failed: .*; write it with NumPy .* np.vectorize"),
+        (lambda: quadrature.entropy(lambda x: 1.0 if 0 < x < 1 else 0.0), "failed: .*; write it with NumPy"),
+        (lambda: quadrature.entropy(lambda x: np.ones(3)), r"values of shape \(3,\) at points of shape"),
+    ],
+)
+def test_functions_that_cannot_be_integrated_say_how_to_write_them(make: Any, message: str) -> None:
+    with pytest.raises(DistributionError, match=message):
+        make()
+    uniform = Density(np.vectorize(lambda x: 1.0 if 0 < x < 1 else 0.0), 0, 1)
+    assert quadrature.entropy(uniform).value == pytest.approx(0, abs=1e-12)

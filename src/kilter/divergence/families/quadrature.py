@@ -73,7 +73,8 @@ class Quadrature(NamedTuple):
 class Density:
     """A density given as a function of an array of points, or its logarithm (`is_log`), between low and high.
 
-    Of `points` near a narrow peak the quadrature finds the peak. A logarithm is better: densities underflow.
+    The points come as one flat array. Of `points` near a narrow peak the quadrature finds the peak. A logarithm is
+    better: densities underflow. Raises DistributionError for ends and points that are none.
     """
 
     function: Callable[[Floats], Array]
@@ -84,16 +85,59 @@ class Density:
 
     discrete = False
 
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise DistributionError(
+                f"found a density from {self.low} to {self.high}; its low end must be below its high"
+            )
+        points = np.asarray(self.points)
+        if points.ndim != 1 or points.dtype.kind not in "fiu" or not np.isfinite(points).all():
+            raise DistributionError(
+                f"found points={self.points!r}; wanted a tuple of finite numbers, as in points=(1.5,)"
+            )
+
     def support(self) -> tuple[float, float]:
         return self.low, self.high
 
     def log_density(self, x: Floats) -> Floats:
-        values = np.asarray(self.function(x), dtype=np.float64)
+        values = _of_points(self.function, x)
         with np.errstate(all="ignore"):
             logs = values if self.is_log else np.log(values)
         if not self.is_log and bool(np.any(values < 0)):
             raise DistributionError(f"a density is {values.min():g} somewhere; densities are never negative")
         return np.where((x >= self.low) & (x <= self.high), logs, -math.inf)
+
+
+@dataclass(frozen=True)
+class LogProbabilities:
+    """log P(x) of whole numbers from low on, given as a function of an array of them; -inf where there are none."""
+
+    function: Callable[[Floats], Array]
+    low: float = 0.0
+    high: float = math.inf
+
+    discrete = True
+
+    def support(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def log_density(self, x: Floats) -> Floats:
+        return _of_points(self.function, x)
+
+
+def _of_points(function: Callable[[Floats], Array], x: Floats) -> Floats:
+    try:
+        values = np.asarray(function(x), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DistributionError(
+            f"a density was given {x.size} points at once, and failed: {error}; write it with NumPy (np.exp for "
+            "math.exp, np.where for if), or wrap it in np.vectorize"
+        ) from error
+    if values.shape not in ((), x.shape):
+        raise DistributionError(
+            f"a density gave values of shape {values.shape} at points of shape {x.shape}; wanted one each"
+        )
+    return np.broadcast_to(values, x.shape)
 
 
 def kl(p: Any, q: Any, *, tolerance: float = TOLERANCE) -> Quadrature:
@@ -501,7 +545,7 @@ def _diverges(panels: _Panels) -> bool:
 def _middle(p: Any, places: Sequence[float], low: float, high: float) -> tuple[float, float]:
     """A place and a scale of p, to map a line by."""
     if math.isinf(low) and math.isinf(high):
-        return _centre(p) if isinstance(p, Family) else (p.points[0] if p.points else 0.0, 1.0)
+        return _centre(p) if isinstance(p, Family) else (p.points[0] if len(p.points) else 0.0, 1.0)
     end = low if math.isfinite(low) else high
     return end, float(np.median([abs(x - end) for x in places])) if places else 1.0
 
@@ -540,9 +584,12 @@ def _places(p: Any) -> list[float]:
 
 
 def _summed(p: Any, q: Any, of: Integrand, tolerance: float) -> _Found:
-    """The sum over 0, 1, 2, ... until both probabilities are used up and nothing is added any more."""
-    high = max(float(np.asarray(density.support()[1])) for density in (p, q))
-    total, size, weight, start, count = np.zeros(3), np.zeros(3), 1.0, 0, 1024
+    """The sum over whole numbers, upwards, until both probabilities are used up and nothing is added any more."""
+    lows, highs = zip(*(map(float, density.support()) for density in (p, q)), strict=True)
+    first, high = min(lows), max(highs)
+    if math.isinf(first):
+        raise DistributionError("one has outcomes without a least one; sums begin there: take samples")
+    total, size, weight, start, count = np.zeros(3), np.zeros(3), 1.0, int(first), 1024
     while True:
         end = int(min(start + count, high + 1))
         x = np.arange(start, end, dtype=np.float64)
@@ -550,20 +597,20 @@ def _summed(p: Any, q: Any, of: Integrand, tolerance: float) -> _Found:
         mass_p, mass_q = _mass(np, log_p, one), _mass(np, log_q, one)
         added = np.stack([of.terms(np, log_p, log_q, one), mass_p, mass_q])
         if np.isinf(added[0]).any():
-            return _infinite(end)
+            return _infinite(end - int(first))
         step = np.array([math.fsum(row) for row in added])
         total, size, start = total + step, size + np.abs(added).sum(axis=1), end
         weight = max(weight, float(_largest_weight(of, log_p, log_q, mass_p)))
         complete = np.all(np.abs(total[1:] - 1) < 1e-9) and abs(step[0]) <= 1e-3 * tolerance * max(1.0, abs(total[0]))
         if start > high or (complete and np.all(np.abs(added[:, -1]) <= 1e-16)):
             break
-        if start >= MOST_OUTCOMES:
+        if start - first >= MOST_OUTCOMES:
             raise DistributionError(
-                f"p adds up to {total[1]:g} and q to {total[2]:g} over 0 to {start - 1:,}, and sums end there; take a "
-                "closed form, or for outcomes so large the density that these probabilities are near to"
+                f"p adds up to {total[1]:g} and q to {total[2]:g} over {first:g} to {start - 1:,}, and sums end there; "
+                "take a closed form, or for outcomes so large the density that these probabilities are near to"
             )
-        count = min(2 * count, _OUTCOMES_AT_ONCE, MOST_OUTCOMES - start)
+        count = int(min(2 * count, _OUTCOMES_AT_ONCE, first + MOST_OUTCOMES - start))
     # Probabilities that do not add up to 1 are rounded, each by as much of itself.
     error = float(np.finfo(np.float64).eps * 8 * (size[0] + 1) + np.abs(total[1:] - 1).sum() * weight)
-    x = np.arange(start, dtype=np.float64)
+    x = np.arange(int(first), start, dtype=np.float64)
     return _Found(float(total[0]), error, x, np.zeros_like(x), np.zeros_like(x))
