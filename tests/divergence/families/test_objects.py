@@ -161,8 +161,6 @@ def test_a_frozen_distribution_of_no_family_is_integrated_but_has_no_closed_form
             "found Wishart of torch.distributions.*those that are: Bern",
         ),
         (of_torch.Independent(of_torch.Gamma(torch.ones(2), torch.ones(2)), 1), "only Independent"),
-        (stats.zipf(2.0), "found zipf of scipy.stats"),
-        (stats.geom(0.3), "geom with loc=-1, since failures are counted here"),
         (stats.norm, "found norm_gen of scipy.stats; give it frozen"),
         (np.zeros(3), "found ndarray; give a family"),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 
 from kilter.divergence.families import multivariate, univariate
 from kilter.divergence.families.mixtures import Mixture
-from kilter.divergence.families.quadrature import Density
+from kilter.divergence.families.quadrature import Density, LogProbabilities
 from kilter.divergence.families.univariate import Family, promote
 from kilter.errors import DistributionError
 
@@ -129,14 +129,14 @@ SCIPY_VECTORS: dict[str, Callable[[Any], Family]] = {
 def family_of(found: Any) -> Any:
     """The family that an object is a distribution of; families, mixtures and densities are returned as they are.
 
-    Of a frozen distribution of `scipy.stats` that is of no family here, its log-density (for quadrature). Raises
-    `DistributionError` for everything else.
+    Of a frozen distribution of `scipy.stats` that is of no family here, its log-density or log-probabilities (for
+    quadrature, and sums). Raises `DistributionError` for everything else.
 
     >>> from scipy import stats
     >>> family_of(stats.norm(1, 2))
     Normal(mean=1.0, sd=2.0)
     """
-    if isinstance(found, Family | Mixture | Density):
+    if isinstance(found, Family | Mixture | Density | LogProbabilities):
         return found
     kind = type(found)
     if kind.__module__.startswith("torch.distributions"):
@@ -173,16 +173,13 @@ def _frozen(found: Any) -> Any:
             "scale" not in fixed or np.all(np.asarray(scale) == 1)
         ):
             return make(*values, _number(loc)) if discrete else make(*values, _number(loc), _number(scale))
-    if discrete:
-        raise DistributionError(
-            f"found {name} of scipy.stats, which is of no family here; those that are: {', '.join(sorted(SCIPY))} (and "
-            "geom with loc=-1, since failures are counted here)"
-        )
     if any(np.ndim(value) for value in (*shapes, loc, scale)):
         raise DistributionError(
             f"found {name} of scipy.stats with parameters that are arrays; of what is no family here give one at a time"
         )
     low, high = (float(end) for end in found.support())
+    if discrete:
+        return LogProbabilities(found.logpmf, low, high)
     middle = tuple(float(x) for x in found.ppf([0.001, 0.1, 0.5, 0.9, 0.999]) if math.isfinite(x))
     return Density(found.logpdf, low, high, is_log=True, points=(middle[len(middle) // 2], *middle) if middle else ())
 
