@@ -365,12 +365,19 @@ def test_outcomes_outside_the_others_support_are_named() -> None:
     assert why == "KL(q, p) is inf: q has outcomes below 0, which p rules out."
 
 
+def test_counts_too_large_for_a_picture_have_their_numbers_all_the_same() -> None:
+    said = printed("binomial:1e9,0.5", "binomial:1e9,0.4")
+    assert "no picture: neither has much below 100,000" in said
+    kl = 1e9 * (0.5 * math.log(0.5 / 0.4) + 0.5 * math.log(0.5 / 0.6))
+    assert quiet("binomial:1e9,0.5", "binomial:1e9,0.4").values["kl_pq"] == pytest.approx(kl, rel=1e-9)
+
+
 def test_what_one_number_cannot_be_computed_for_leaves_the_others() -> None:
     found = quiet("beta:1e-5,1", "beta:1,1")
     assert found.values["kl_pq"] == pytest.approx(math.log(1e-5) - (1e-5 - 1) / 1e-5, rel=1e-9)
     assert math.isnan(found.values["js"])
-    assert found.remarks[-1] == "Not computed: JS(p, q), TV(p, q): p integrates to 0.00742745 between 0 and 1."
-    assert quiet("beta:1,1", "beta:1e-5,1").remarks[-1].endswith("q integrates to 0.00742745 between 0 and 1.")
+    assert found.remarks[-1] == "Not computed: JS(p, q), TV(p, q): p integrates to 0.00742745226 between 0 and 1."
+    assert quiet("beta:1,1", "beta:1e-5,1").remarks[-1].endswith("q integrates to 0.00742745226 between 0 and 1.")
     assert "JS(p, q)   not computed" in printed("beta:1e-5,1", "beta:1,1")
     told = json.loads(found.as_json(), parse_constant=pytest.fail)
     assert told["nats"]["js"] is None

@@ -58,6 +58,8 @@ def _families(p: Family, q: Family) -> tuple[list[Bar], str]:
     places = places_of(p, q)
     heights = [density(family, places) for family in (p, q)]
     rows = [Bar(f"{x:g}", float(a), float(b)) for x, a, b in zip(places, *heights, strict=True)]
+    if p.discrete and not any(height.any() for height in heights):
+        return [], f"no picture: neither has much below {MOST_COUNTED:,}"
     return rows, "" if p.discrete else "densities at these places"
 
 
