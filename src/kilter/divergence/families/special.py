@@ -24,12 +24,20 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(14)
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 
 
+# From so many numbers on, SciPy's functions are worth the time that their import takes.
+MANY = 10_000
+
+
 def _elementwise(of_number: Callable[[float], float], name: str) -> Callable[[Array], Array]:
     """A function of one number, for arrays: the standard library's for NumPy, else the array library's own."""
     of_array = np.frompyfunc(of_number, 1, 1)
 
     def function(x: Array) -> Array:
         if is_numpy_array(x):
+            if np.size(x) > MANY:
+                from scipy import special
+
+                return getattr(special, name)(x)
             return np.asarray(of_array(x)).astype(x.dtype)[()]
         if is_torch_array(x):
             import torch
