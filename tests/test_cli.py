@@ -268,3 +268,9 @@ def test_a_mistake_in_a_file_of_settings_is_told_in_one_line(text: str, told: st
 def test_options_that_contradict_each_other_are_told_in_one_line(arguments: list[str], told: str) -> None:
     given = [] if "--resume" in arguments else ["--data", "d", "--out", "o", "--model", "m"]
     assert told in the_one_line(kilter("align", *given, *arguments))
+
+
+def test_a_value_among_several_is_told_by_its_flag() -> None:
+    told = the_one_line(kilter("compare", "a", "b", "--data", "d", "--also", "renyi"))
+    assert "--also should be 'jeffreys', 'js'" in told
+    assert "--0" not in told

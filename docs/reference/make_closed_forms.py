@@ -47,7 +47,7 @@ VECTORS = """\
 ## Vectors
 
 All pairs of normals have KL, Hellinger and W2, whatever the form of their covariances. None of them inverts a
-covariance; KL takes no matrix larger than those that are given. `n` of two multinomials must be equal.
+covariance; KL takes no matrix larger than those that are given.
 """
 
 MIXTURES = """\

@@ -81,7 +81,8 @@ def in_a_line(error: CycloptsError) -> str:
         return " ".join(str(error).split())
     problems = []
     for problem in cause.errors():
-        flag = "".join(f"--{part} ".replace("_", "-") for part in problem["loc"])
+        # A number is the place of a value within those of its flag.
+        flag = "".join(f"--{part} ".replace("_", "-") for part in problem["loc"] if isinstance(part, str))
         if problem["type"] == "missing":
             problems.append(f"{flag}is required")
             continue

@@ -229,7 +229,7 @@ def test_a_row_of_an_array_that_python_would_let_pass_is_a_bad_row_and_the_next_
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "pairs.jsonl: is empty; "),
+        (b"", "pairs.jsonl: is empty; expected rows, or text"),
         (b" \n\n", "pairs.jsonl: has no rows; "),
         (b"[ ]", "pairs.jsonl: has no rows; "),
         (gzip.compress(b""), "pairs.jsonl: has no rows; "),

@@ -236,6 +236,8 @@ def test_a_first_token_without_anything_before_it_is_counted_and_not_measured(
     found, text = run(both, data=pairs, scored="all")
     assert found.texts.without_context == 4
     assert "4 first tokens have nothing before them and are not measured" in text
+    _, text = run(both, data=pairs, scored="all", last=1)
+    assert "1 first token has nothing before it and is not measured" in text
 
 
 def test_documents_demonstrations_and_text_are_read(both: tuple[str, str], tmp_path: Path) -> None:
@@ -278,6 +280,10 @@ def test_a_text_longer_than_the_model_is_measured_window_by_window(both: tuple[s
     found, columns = report(both, tmp_path / "tokens.parquet", data=tmp_path / "long.txt")
     assert columns["position"].tolist() == list(range(1, 152))
     assert found.texts.windowed == 1
+    assert "1 long text measured in windows of 64 tokens (the model's positions)" in found.texts.describe()
+    for setting, flag in (("max_length", "--max-length"), ("node_budget", "--node-budget")):
+        _, text = run(both, data=tmp_path / "long.txt", **{setting: 40})
+        assert f"1 long text measured in windows of 40 tokens ({flag})" in text
     own = tokenizer()
     ids = own(LONG)["input_ids"] + [own.eos_token_id]
     with torch.no_grad():
@@ -292,7 +298,7 @@ def test_long_texts_are_refused_or_dropped_on_demand(both: tuple[str, str], tmp_
         run(both, data=tmp_path / "some.txt", on_overflow="refuse")
     found, text = run(both, data=tmp_path / "some.txt", on_overflow="drop")
     assert (found.texts.dropped, found.tokens) == (1, 5)
-    assert "1 over-long rows left out" in text
+    assert "1 over-long row left out" in text
     (tmp_path / "long.txt").write_text(LONG)
     with pytest.raises(DataError, match="no token is left to compare models on"):
         run(both, data=tmp_path / "long.txt", on_overflow="drop")
@@ -426,6 +432,7 @@ def test_what_is_printed_fits_eighty_columns(both: tuple[str, str], pairs: Path)
         (59.83, 4.2, "59.8 ± 4.2"),
         (0.0, 0.0, "0 ± 0"),
         (2.5e-7, 3.1e-8, "(2.50 ± 0.31)e-07"),
+        (1.000000025, 6.0e-8, "1.000000025 ± 0.000000060"),
         (2.0, math.nan, "2"),
         (math.inf, math.nan, "inf"),
     ],
@@ -437,3 +444,21 @@ def test_errors_have_two_digits_and_values_as_many_places(value: float, error: f
 def test_a_report_with_another_ending_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no ending that names a table"):
         run(("no-model", "none"), data="none", token_report=tmp_path / "tokens.xlsx")
+
+
+def test_a_report_does_not_replace_the_texts_or_anything_else_unasked(pairs: Path, tmp_path: Path) -> None:
+    before = pairs.read_bytes()
+    for settings in ({}, {"overwrite": True}):
+        with pytest.raises(ConfigError, match=r"pairs.jsonl is one of the files to read"):
+            run(("no-model", "none"), data=pairs, token_report=pairs, **settings)
+    assert pairs.read_bytes() == before
+    (tmp_path / "tokens.csv").touch()
+    with pytest.raises(ConfigError, match=r"tokens.csv exists; .*--overwrite"):
+        run(("no-model", "none"), data=pairs, token_report=tmp_path / "tokens.csv")
+
+
+def test_a_model_beside_itself_has_no_token_apart(both: tuple[str, str], pairs: Path) -> None:
+    found, text = run((both[0], both[0]), data=pairs)
+    assert found.worst == ()
+    assert "no token is apart" in text
+    assert "furthest apart" not in text

@@ -213,6 +213,9 @@ def test_what_cannot_be_answered_is_refused_with_what_to_do(save: Callable[..., 
         run(model=model, prompts=prompts, against=model)
     with pytest.raises(ConfigError, match=r"does not end in \.jsonl"):
         run(model=model, prompts=prompts, out=folder / "rows.csv")
+    (folder / "rows.jsonl").touch()
+    with pytest.raises(ConfigError, match=r"rows.jsonl exists; .*--overwrite"):
+        run(model=model, prompts=prompts, out=folder / "rows.jsonl")
     with pytest.raises(ConfigError, match=r"vocabulary of \d+ and the reference of 48"):
         run(model=model, prompts=prompts, against=save("small", vocab_size=48))
     with pytest.raises(DataError, match="No such file"):

@@ -36,7 +36,8 @@ def quiet(*distributions: str, **options: str) -> Apart:
 @pytest.mark.parametrize(
     "text",
     [
-        "0.2,0.3,0.5", " 0.2, 0.3, 0.5 ", "0.2 0.3 0.5", "[0.2, 0.3, 0.5]", ".2,.3,5e-1", "1/5,3/10,1/2", "20%,30%,50%",
+        "0.2,0.3,0.5", " 0.2, 0.3, 0.5 ", "0.2 0.3 0.5", "[0.2, 0.3, 0.5]", "(0.2, 0.3, 0.5)", ".2,.3,5e-1",
+        "1/5,3/10,1/2", "20%,30%,50%",
         "probs:0.2,0.3,0.5", "counts:2,3,5", "counts(20,30,50)", "logits:0,0.4054651081,0.9162907319",
         "log-probs:-1.6094379124,-1.2039728043,-0.6931471806",
     ],
@@ -69,7 +70,7 @@ def test_a_logit_of_minus_infinity_rules_an_outcome_out() -> None:
         ("0.5", "p has one outcome only; expected two or more (0.2,0.8); a coin is bernoulli:0.5"),
         ("counts:3,-1", "p: number 2, -1, is no count"),
         ("counts:0,0", "counts p: found nothing but zeros"),
-        ("log_probs:-1,-1", "log-probabilities p: exponentials sum to 0.735758882"),
+        ("log_probs:-1,-1", "p: probabilities of these logarithms sum to 0.735758882"),
         ("logits:-inf,-inf", "logits p: found -inf for every outcome"),
         ("logits:inf,0", "p: number 1, inf, is not finite"),
         ("count:3,5", "did you mean counts:3,5"),
@@ -166,6 +167,28 @@ def test_an_outcome_that_neither_has_adds_nothing() -> None:
     assert with_it == without
 
 
+@pytest.mark.parametrize(
+    ("p", "q"),
+    [
+        ("normal:0,1", "normal:40,1"), ("beta:2,3", "beta:4,5"), ("uniform:0,1", "uniform:0,2"),
+        ("poisson:3", "poisson:90"), ("gamma:0.3,1", "gamma:0.5,1"),
+    ],
+)  # fmt: skip
+def test_the_stretches_of_every_integral_add_up_to_it(p: str, q: str) -> None:
+    found = quiet(p, q)
+    for derivation in list(derivations(found))[:-1]:
+        if not derivation.heads:
+            continue
+        *lines, total = derivation.lines
+        parts = [line.numbers[-1] for line in lines if line.label != "elsewhere"]
+        if math.isfinite(total.numbers[-1]):  # type: ignore[arg-type]
+            assert math.fsum(parts) == pytest.approx(total.numbers[-1], rel=1e-5, abs=5e-6), derivation  # type: ignore[arg-type]
+
+
+def test_a_closed_form_that_does_not_hold_is_not_shown() -> None:
+    assert [d for d in derivations(quiet("uniform:0,2", "uniform:0,1")) if d.formula.startswith("KL(p, q) = ln")] == []
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     text = printed("0.2,0.3,0.5", "counts:1,1,1000000", width=width, explain=width >= 60)
@@ -226,7 +249,7 @@ def test_of_many_rows_those_that_differ_most_are_shown_and_the_others_summed(tmp
     ("columns", "told"),
     [
         (("counts:before", "counts:afer"), "no row has the column afer, which is to be q; did you mean after?"),
-        (("before", "after"), "p sums to 100; probabilities sum to 1; say that they are counts: counts:60,30,10"),
+        (("before", "after"), "p sums to 100; probabilities sum to 1; say that they are counts: counts:before"),
         (("counts:before", "counts:word"), "column word holds 'yes'; expected a number"),
     ],
 )
@@ -234,6 +257,26 @@ def test_bad_columns_are_told(words: Path, columns: tuple[str, str], told: str) 
     with pytest.raises((DataError, DistributionError)) as caught:
         quiet(*columns, data=str(words))
     assert told in str(caught.value)
+
+
+def test_a_column_of_counts_is_told_how_to_be_written(tmp_path: Path) -> None:
+    data = tmp_path / "table.csv"
+    data.write_text("n,m\n3,0.5\n5,0.4\n", encoding="utf-8")
+    with pytest.raises(DistributionError, match=r"say that they are counts: counts:n$"):
+        quiet("n", "m", data=str(data))
+    with pytest.raises(
+        DistributionError, match=r"q sums to 0\.9; probabilities sum to 1; divide the column by its sum"
+    ):
+        quiet("counts:n", "m", data=str(data))
+
+
+def test_a_family_of_vectors_and_logarithms_of_few_digits_are_told_what_to_do() -> None:
+    with pytest.raises(DistributionError, match="dirichlet is a family of vectors, which cannot be typed"):
+        quiet("dirichlet:1,2", "dirichlet:2,1")
+    with pytest.raises(
+        DistributionError, match=r"sum to 0\.998\d* and not to 1; write more digits, or say .*: logits:-0.7,"
+    ):
+        quiet("log_probs:-0.7,-0.69", "0.5,0.5")
 
 
 def test_every_bad_cell_is_told_with_its_line(tmp_path: Path) -> None:
@@ -320,6 +363,29 @@ def test_what_has_no_closed_form_is_integrated_and_says_so() -> None:
 def test_outcomes_outside_the_others_support_are_named() -> None:
     (why, _) = quiet("exponential:1", "normal:0,1").remarks
     assert why == "KL(q, p) is inf: q has outcomes below 0, which p rules out."
+
+
+def test_counts_too_large_for_a_picture_have_their_numbers_all_the_same() -> None:
+    said = printed("binomial:1e9,0.5", "binomial:1e9,0.4")
+    assert "no picture: neither has much below 100,000" in said
+    kl = 1e9 * (0.5 * math.log(0.5 / 0.4) + 0.5 * math.log(0.5 / 0.6))
+    assert quiet("binomial:1e9,0.5", "binomial:1e9,0.4").values["kl_pq"] == pytest.approx(kl, rel=1e-9)
+
+
+def test_what_one_number_cannot_be_computed_for_leaves_the_others() -> None:
+    found = quiet("beta:1e-5,1", "beta:1,1")
+    assert found.values["kl_pq"] == pytest.approx(math.log(1e-5) - (1e-5 - 1) / 1e-5, rel=1e-9)
+    assert math.isnan(found.values["js"])
+    assert found.remarks[-1] == "Not computed: JS(p, q), TV(p, q): p integrates to 0.00742745226 between 0 and 1."
+    assert quiet("beta:1,1", "beta:1e-5,1").remarks[-1].endswith("q integrates to 0.00742745226 between 0 and 1.")
+    assert "JS(p, q)   not computed" in printed("beta:1e-5,1", "beta:1,1")
+    told = json.loads(found.as_json(), parse_constant=pytest.fail)
+    assert told["nats"]["js"] is None
+    assert told["tv"] is None
+
+
+def test_an_entropy_of_zero_has_no_sign() -> None:
+    assert math.copysign(1, quiet("binomial:5,0", "binomial:5,0.1").values["entropy_p"]) == 1
 
 
 def test_whole_numbers_are_not_compared_with_real_ones() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kilter.data.records import Origin
+from kilter.errors import ConfigError
 from kilter.measure.answers import AnswerScores
+from kilter.measure.config import ScoreConfig
 from kilter.measure.pairs import ScoredPairs, score_pairs, summary
+from kilter.measure.score import score
 from kilter.model.scorer import Scorer
 from kilter.tokens.encoding import EncodedPair
 from kilter.tokens.sequence import TokenSequence
@@ -131,3 +135,11 @@ def test_no_pairs_have_no_accuracy(tiny_model: MakeModel) -> None:
     scored = score_pairs(Scorer(tiny_model("llama")), [])
     assert len(scored) == 0
     assert math.isnan(scored.accuracy.value)
+
+
+def test_scores_are_not_written_over_the_pairs_that_were_scored(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    with pytest.raises(ConfigError, match=r"pairs.jsonl is one of the files to read"):
+        score(ScoreConfig(model="no-model", data=path, out=path, overwrite=True, device="cpu"))
+    assert path.stat().st_size

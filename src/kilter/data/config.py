@@ -42,6 +42,7 @@ def _as_mapping(given: Any) -> Any:
 
 
 Sources: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
+Overwrite: TypeAlias = Annotated[bool, Field(description="Replace the file to write where it is there already.")]
 Columns: TypeAlias = Annotated[Mapping[str, str], BeforeValidator(_as_mapping)]
 
 
@@ -67,4 +68,4 @@ class ReadingConfig(BaseModel):
 class ConvertConfig(ReadingConfig):
     """Write files of any format as canonical JSON lines."""
 
-    overwrite: bool = Field(False, description="Replace the file to write where it is there already.")
+    overwrite: Overwrite = False

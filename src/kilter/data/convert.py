@@ -17,7 +17,7 @@ from kilter.data.canonical import canonical_format, canonical_row
 from kilter.data.config import ConvertConfig
 from kilter.data.reading import Dataset, read_records
 from kilter.data.records import Record, is_tie
-from kilter.data.staging import staged_file
+from kilter.data.staging import check_free, staged_file
 from kilter.errors import ConfigError, DataError, RunError
 
 STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/stdin")  # the command line says /dev/stdin for a hyphen
@@ -33,7 +33,7 @@ def convert(sources: Sequence[str], out: str, config: ConvertConfig | None = Non
     config = config or ConvertConfig()
     packed = None if out in STANDARD_OUTPUT else _packing(Path(out))
     if packed is not None:
-        _check_free(sources, Path(out), config.overwrite)
+        check_free(Path(out), overwrite=config.overwrite, sources=sources)
     dataset = read_records(sources, **config.reading)
     written_as = _one_format(dataset)
     told = sys.stderr if packed is None else sys.stdout
@@ -104,26 +104,6 @@ def _packing(out: Path) -> Callable[[BinaryIO], AbstractContextManager[BinaryIO]
         if out.name.lower().endswith(ending):
             return packed
     raise ConfigError(f"{out}: has no ending that is written; use one of {', '.join(PACKINGS)}, or - to print the rows")
-
-
-def _check_free(sources: Sequence[str], out: Path, overwrite: bool) -> None:
-    if out.is_dir():
-        raise ConfigError(f"{out} is a directory; name a file in it")
-    if not out.parent.is_dir():
-        raise ConfigError(f"{out.parent} is not a directory; create it, or write the rows elsewhere")
-    if not out.exists():
-        return
-    if any(_is_same(out, source) for source in sources):
-        raise ConfigError(f"{out} is one of the files to read; write the rows elsewhere")
-    if not overwrite:
-        raise ConfigError(f"{out} exists; write the rows elsewhere, or pass --overwrite to replace it")
-
-
-def _is_same(out: Path, source: str) -> bool:
-    try:
-        return out.samefile(source)
-    except (OSError, ValueError):
-        return False
 
 
 def _print_rows(rows: Iterable[Record]) -> None:

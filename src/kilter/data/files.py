@@ -188,7 +188,7 @@ def _raw(file: DataFile, stack: ExitStack) -> tuple[BinaryIO, int]:
     size = raw.seek(0, io.SEEK_END)
     raw.seek(0)
     if not size:
-        raise DataError(f"{file.name}: is empty; expected one JSON object a line, or an array of them")
+        raise DataError(f"{file.name}: is empty; expected rows, or text")
     return raw, size
 
 

@@ -9,12 +9,12 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 
-from kilter.errors import RunError
+from kilter.errors import ConfigError, RunError
 
 STAGING = ".staging"
 
@@ -56,6 +56,33 @@ def staged_file(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 staging.unlink()
             raise
+
+
+def check_free(path: Path, *, overwrite: bool, sources: Sequence[str] = ()) -> None:
+    """Raise what writing a file would, and ConfigError where it would replace one, before hours of work go into it.
+
+    One of `sources`, the files that are read, is not replaced even with `overwrite`.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path.parent} is not a directory; create it, or write elsewhere")
+    if path.exists():
+        if any(_is_same(path, source) for source in sources):
+            raise ConfigError(f"{path} is one of the files to read; write elsewhere")
+        if not overwrite:
+            raise ConfigError(f"{path} exists; write elsewhere, or pass --overwrite to replace it")
+    with run_error(path):
+        staging = sibling(path)
+        staging.touch(exist_ok=False)
+        staging.unlink()
+
+
+def _is_same(path: Path, source: str) -> bool:
+    try:
+        return path.samefile(source)
+    except (OSError, ValueError):
+        return False
 
 
 def make_directory(path: Path) -> None:

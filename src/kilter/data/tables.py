@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from kilter.data.staging import staged_file
+from kilter.data.staging import check_free, staged_file
 from kilter.errors import ConfigError
 
 # Columns of equal length, by name.
@@ -36,18 +36,17 @@ def table_in_parts(path: Path) -> Iterator[Callable[[Columns], None]]:
         yield write
 
 
-def check_table_path(path: Path) -> None:
-    """Raise what `write_table` would, before hours are spent on what is to be written."""
+def check_table_path(path: Path, *, overwrite: bool, sources: Sequence[str] = ()) -> None:
+    """Raise what `write_table` would, and ConfigError where it would replace a file (data/staging.py: `check_free`)."""
     _writer(path)
-    if not path.parent.is_dir():
-        raise ConfigError(f"{path.parent} is not a directory; create it, or write the table elsewhere")
+    check_free(path, overwrite=overwrite, sources=sources)
 
 
-def check_rows_path(path: Path) -> None:
-    """Raise ConfigError where rows cannot be written one by one (data/run_directory.py: `rows_file`)."""
+def check_rows_path(path: Path, *, overwrite: bool, sources: Sequence[str] = ()) -> None:
+    """The same for rows that are written one by one (data/run_directory.py: `rows_file`)."""
     if path.suffix != ".jsonl":
         raise ConfigError(f"{path.name} does not end in .jsonl; rows are written one a line, as JSON")
-    check_table_path(path)
+    check_free(path, overwrite=overwrite, sources=sources)
 
 
 _Parts: TypeAlias = AbstractContextManager[Callable[[Columns], None]]

@@ -161,10 +161,9 @@ def _tokens(facts: Facts, tokens: TokenFacts) -> Iterator[tuple[str, str]]:
     elif tokens.tokens:
         yield "in all", f"{tokens.tokens:,} tokens"
     if facts.limit is not None:
-        by = {"max_length": "--max-length", "positions": "the model's positions", "node_budget": "--node-budget"}
         longer = tokens.overlong.rows
         over = f"{_counted(longer, 'row')} {'are' if longer != 1 else 'is'} longer" if longer else "every row fits"
-        yield "limit", f"{facts.limit.tokens:,} tokens ({by[facts.limit.by]}); {over}"
+        yield "limit", f"{facts.limit}; {over}"
 
 
 def _preferences(facts: Facts) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,7 @@ from kilter.data.tables import check_table_path, table_in_parts
 from kilter.divergence.estimates import Estimate
 from kilter.errors import NonFiniteError
 from kilter.measure.config import CompareConfig
-from kilter.measure.facts import as_json
+from kilter.measure.facts import Limit, as_json
 from kilter.measure.rows import whole_rows
 from kilter.measure.streams import Correlation, DocumentMeans, Percentiles
 from kilter.measure.texts import Passage, TextFacts, Texts
@@ -150,7 +150,7 @@ def compare(model_a: str, model_b: str, config: CompareConfig, console: Console 
     told = Console(stderr=True) if config.as_json else console
     device = pick_device(config.device)
     if config.token_report is not None:
-        check_table_path(config.token_report)
+        check_table_path(config.token_report, overwrite=config.overwrite, sources=config.data)
     tokenizer, other = load_tokenizer(model_a), load_tokenizer(model_b)
     notes = check_same_tokens(Sides(tokenizer, other, model_a, model_b))
     data = read_texts(config.data, **config.reading)
@@ -165,7 +165,7 @@ def compare(model_a: str, model_b: str, config: CompareConfig, console: Console 
         texts = Texts(
             records,
             tokenizer,
-            longest=min(_longest(scorer, config) for scorer in (a, b)),
+            limit=_limit((a, b), config),
             scored=config.scored,
             on_overflow=config.on_overflow,
             style=config.style,
@@ -186,9 +186,12 @@ def compare(model_a: str, model_b: str, config: CompareConfig, console: Console 
     return comparison
 
 
-def _longest(scorer: Scorer, config: CompareConfig) -> int:
-    longest = longest_sequence(scorer, config.max_length, config.node_budget)
-    return longest if scorer.exact_up_to is None else min(longest, scorer.exact_up_to)
+def _limit(scorers: Sequence[Scorer], config: CompareConfig) -> Limit:
+    """The longest text that both models can be given at once."""
+    lengths = [longest_sequence(scorer, config.max_length, config.node_budget) for scorer in scorers]
+    tokens = min([*lengths, *(scorer.exact_up_to for scorer in scorers if scorer.exact_up_to is not None)])
+    by = {config.max_length: "max_length", config.node_budget: "node_budget"}
+    return Limit(tokens, by.get(tokens, "positions"))
 
 
 class Comparing:
@@ -208,7 +211,7 @@ class Comparing:
         with ExitStack() as stack:
             path = self._config.token_report
             write = None if path is None else stack.enter_context(table_in_parts(path))
-            for _, passages in texts.blocks():
+            for passages in texts.blocks():
                 found = self._measured(a, b, passages)
                 for _, document in groupby(zip(passages, found, strict=True), key=lambda pair: pair[0].origin):
                     self._add([columns for _, columns in document])
@@ -249,11 +252,12 @@ class Comparing:
             percentiles.add(document[name])
 
     def _keep_worst(self, passage: Passage, columns: Columns) -> None:
-        """Of equal ones the first is kept; what answers of a row have in common counts once."""
+        """Of equal ones the first is kept; what answers of a row have in common counts once, and what is not apart
+        never."""
         most = self._config.worst
         apart = np.maximum(columns["kl_a_b"], columns["kl_b_a"])
         for place in np.argsort(-apart, kind="stable")[:most].tolist():
-            if len(self._worst) == most and apart[place] <= self._worst[-1].apart:
+            if apart[place] <= (self._worst[-1].apart if len(self._worst) == most else 0):
                 break
             token = self._token(passage, columns, place)
             if all(token.place != kept.place for kept in self._worst):

@@ -44,7 +44,7 @@ def show(console: Console, found: Comparison, config: CompareConfig) -> None:
         console.print(_divergences({name: found.divergences[name] for name in names[start : start + BESIDE]}))
     console.print(_each(found))
     console.print(_both(found))
-    _show_worst(console, found)
+    _show_worst(console, found, config.worst)
     if config.token_report is not None:
         console.print(
             f"all {found.tokens:,} tokens: {config.token_report}", highlight=False, soft_wrap=True, markup=False
@@ -86,8 +86,10 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _show_worst(console: Console, found: Comparison) -> None:
+def _show_worst(console: Console, found: Comparison, most: int) -> None:
     if not found.worst:
+        if most:
+            console.print("no token is apart", style="bold")
         return
     console.print(f"the {len(found.worst):,} tokens where they are furthest apart, by the larger KL", style="bold")
     for token in found.worst:
@@ -130,5 +132,6 @@ def shown(estimate: Estimate) -> str:
         exponent = math.floor(math.log10(max(abs(value), error)))
         scale = 10.0**exponent
         digits = max(1, places + exponent)
-        return f"({value / scale:.{digits}f} ± {error / scale:.{digits}f})e{exponent:+03d}"
+        if exponent:
+            return f"({value / scale:.{digits}f} ± {error / scale:.{digits}f})e{exponent:+03d}"
     return f"{value:.{places}f} ± {error:.{places}f}"

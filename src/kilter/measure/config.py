@@ -7,7 +7,7 @@ from typing import Literal, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, model_validator
 
-from kilter.data.config import ACCEPTED, ReadingConfig, Sources
+from kilter.data.config import ACCEPTED, Overwrite, ReadingConfig, Sources
 
 # Names in DIVERGENCES (model/row_functions.py) besides KL, which is always measured both ways.
 DivergenceName: TypeAlias = Literal["jeffreys", "js", "total_variation", "squared_hellinger", "chi2", "reverse_chi2"]
@@ -20,6 +20,7 @@ class ScoreConfig(ReadingConfig):
     data: Sources = Field(description=f"Files of preference pairs: {ACCEPTED}")
     reference: str | None = Field(None, description="Model to compare with: adds log-ratios, margins and token KL.")
     out: Path | None = Field(None, description="Write one row a pair there: .parquet, .csv or .jsonl.")
+    overwrite: Overwrite = False
     last: int | None = Field(None, ge=1, description="Score only the last so many rows.")
     beta: float = Field(0.1, gt=0, description="Margins are beta times the gap of log-ratios.")
     style: Literal["auto", "template", "hh", "plain"] = Field(
@@ -50,6 +51,7 @@ class CompareConfig(ReadingConfig):
     token_report: Path | None = Field(
         None, description="Write one row a token there as they are measured: .parquet, .csv or .jsonl."
     )
+    overwrite: Overwrite = False
     as_json: bool = Field(False, alias="json", description="Print the same as JSON.")
     last: int | None = Field(None, ge=1, description="Compare on the last so many rows only.")
     style: Literal["auto", "template", "hh", "plain"] = Field(
@@ -58,9 +60,13 @@ class CompareConfig(ReadingConfig):
     max_prompt: int | None = Field(None, ge=1, description="Cut the start of longer prompts, in tokens, by turns.")
     max_length: int | None = Field(None, ge=2, description="Longest text that a model is given at once, in tokens.")
     on_overflow: Literal["split", "refuse", "drop"] = Field(
-        "split", description="What to do with texts over --max-length; split: measure them window by window."
+        "split",
+        description="What to do with texts over --max-length, --node-budget or the models' positions; split: measure "
+        "them window by window.",
     )
-    node_budget: int = Field(2048, ge=2, description="Most tree nodes computed at once; bounds memory, not results.")
+    node_budget: int = Field(
+        2048, ge=2, description="Most tree nodes computed at once; bounds memory. Longer texts overflow."
+    )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products.")
     device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
     strict: bool = Field(False, description="Stop if a model fails its proof, instead of taking the slow path.")
@@ -78,6 +84,7 @@ class GenerateConfig(ReadingConfig):
     )
     against: str | None = Field(None, description="Another model to answer beside it: adds KL of the answers.")
     out: Path | None = Field(None, description="Write one row an answer there as they are made: .jsonl.")
+    overwrite: Overwrite = False
     samples: int = Field(1, ge=1, description="Answers to each prompt.")
     last: int | None = Field(None, ge=1, description="Answer only the last so many rows.")
     show: int = Field(10, ge=0, description="Prompts whose answers are printed.")

@@ -55,6 +55,10 @@ class Limit:
     tokens: int
     by: str
 
+    def __str__(self) -> str:
+        by = {"max_length": "--max-length", "positions": "the model's positions", "node_budget": "--node-budget"}
+        return f"{self.tokens:,} tokens ({by[self.by]})"
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:

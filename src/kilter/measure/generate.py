@@ -47,7 +47,7 @@ def generate(config: GenerateConfig, console: Console | None = None) -> Generate
     settings = SamplingSettings(config.max_new_tokens, config.temperature, config.top_p, config.top_k)
     device = pick_device(config.device)
     if config.out is not None:
-        check_rows_path(config.out)
+        check_rows_path(config.out, overwrite=config.overwrite, sources=config.prompts)
     if config.against == config.model:
         raise ConfigError(f"--against is {config.against}, the model itself; name another, or leave it out")
     tokenizer = load_tokenizer(config.model)

@@ -45,6 +45,7 @@ QUANTITIES = (
 class Apart:
     """Two distributions and how far they are apart: a value for each of QUANTITIES, in nats, and remarks on them.
 
+    NaN is what was not computed; a remark says why.
     `errors` bounds those of values that were integrated or summed up.
     """
 
@@ -60,17 +61,18 @@ class Apart:
         return isinstance(self.p, Named) and not self.p.family.discrete
 
     def as_json(self) -> str:
-        """The numbers in nats and in bits; what is infinite is the text "inf", for JSON has no such number."""
+        """The numbers in nats and in bits; "inf" is a text, for JSON has no such number, and null was not computed."""
         nats = {quantity.name: self.values[quantity.name] for quantity in QUANTITIES if quantity.in_nats}
         found: dict[str, Any] = {"p": self.p.text, "q": self.q.text}
         found["nats"] = {name: _finite(value) for name, value in nats.items()}
         found["bits"] = {name: _finite(value / BIT) for name, value in nats.items()}
-        found |= {quantity.name: self.values[quantity.name] for quantity in QUANTITIES if not quantity.in_nats}
-        return json.dumps(found | {"errors": dict(self.errors), "remarks": self.remarks}, indent=2)
+        found |= {quantity.name: _finite(self.values[quantity.name]) for quantity in QUANTITIES if not quantity.in_nats}
+        found |= {"errors": {name: _finite(error) for name, error in self.errors.items()}, "remarks": self.remarks}
+        return json.dumps(found, indent=2, allow_nan=False)
 
 
-def _finite(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
+def _finite(value: float) -> float | str | None:
+    return value if math.isfinite(value) else None if math.isnan(value) else str(value)
 
 
 def kl(
@@ -138,8 +140,11 @@ def measure(p: Given, q: Given) -> Apart:
     from kilter.measure import kl_families
 
     kl_families.check_comparable(p.family, q.family)
-    values, errors = kl_families.values(p.family, q.family)
-    return Apart(p, q, values, tuple(kl_families.remarks(p.family, q.family, values, errors)), errors)
+    values = kl_families.values(p.family, q.family)
+    if math.isnan(values.found["kl_pq"]) and math.isnan(values.found["kl_qp"]):
+        raise DistributionError(f"KL(p, q) was not computed: {values.failures['kl_pq']}")
+    remarks = tuple(kl_families.remarks(p.family, q.family, values))
+    return Apart(p, q, values.found, remarks, values.errors)
 
 
 def _exact(p: Listed, q: Listed) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from decimal import Decimal
 
 from kilter.data.columns import Renaming
 from kilter.data.containers import container_of
@@ -35,8 +36,8 @@ def read_columns(data: str, columns: Mapping[str, str], outcomes: str | None) ->
         more = [f"and {len(bad) - BAD_ROWS_LISTED:,} more"] if len(bad) > BAD_ROWS_LISTED else []
         raise DataError("\n  ".join(["cells that are no numbers:", *bad[:BAD_ROWS_LISTED], *more]))
     return {
-        name: Listed(printable(columns[name]), checked(numbers[name], kind, name), tuple(labels))
-        for name, (kind, _) in kinds.items()
+        name: Listed(printable(columns[name]), checked(numbers[name], kind, name, column), tuple(labels))
+        for name, (kind, column) in kinds.items()
     }
 
 
@@ -64,7 +65,7 @@ def _add(numbers: list[float], row: Row, name: str, column: str) -> str:
         number = as_number(cell.strip())
         said = f"holds {printable(cell)!r}"
     else:
-        number = float(cell) if isinstance(cell, int | float) and not isinstance(cell, bool) else None
+        number = float(cell) if isinstance(cell, int | float | Decimal) and not isinstance(cell, bool) else None
         said = f"is {kind_of(cell)}"
     if number is None:
         return f"column {printable(column)} {said}; expected a number"

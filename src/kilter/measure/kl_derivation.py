@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from kilter.measure.kl import BIT, Apart
 from kilter.measure.kl_input import Listed, Named
-from kilter.measure.kl_picture import density, grid_about, most_different, places_of
+from kilter.measure.kl_picture import grid_about, log_density, most_different, places_of
 
 if TYPE_CHECKING:
     from kilter.divergence.families import Family
 
 Numbers: TypeAlias = NDArray[np.float64]
 LINES = 12
+SEEN = 5e-6  # what lines of six digits may lack of their sum without a line of its own
 
 
 class Line(NamedTuple):
@@ -66,11 +67,11 @@ RULES = (
 )
 
 
-def _columns(p: Numbers, q: Numbers) -> dict[str, Numbers]:
-    """All that RULES name, for each outcome."""
-    m = (p + q) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ln_p, ln_q, ln_m = np.log(p), np.log(q), np.log(m)
+def _columns(ln_p: Numbers, ln_q: Numbers) -> dict[str, Numbers]:
+    """All that RULES name, for each outcome; from logarithms, for probabilities underflow."""
+    with np.errstate(all="ignore"):
+        ln_m = np.logaddexp(ln_p, ln_q) - math.log(2)
+        p, q, m = np.exp(ln_p), np.exp(ln_q), np.exp(ln_m)
         columns = {"p": p, "q": q, "m": m, "-ln p": -ln_p, "-ln q": -ln_q}
         columns |= {"ln(p/q)": ln_p - ln_q, "ln(q/p)": ln_q - ln_p}
         columns |= {"-p ln p": _adds(p, -ln_p), "-q ln q": _adds(q, -ln_q)}
@@ -98,7 +99,9 @@ def derivations(apart: Apart) -> Iterator[Derivation]:
 
 def _by_outcomes(apart: Apart, p: Listed, q: Listed) -> Iterator[Derivation]:
     places = most_different(p, q, LINES)
-    columns = _columns(p.probabilities, q.probabilities)
+    with np.errstate(divide="ignore"):
+        columns = _columns(np.log(p.probabilities), np.log(q.probabilities))
+    columns |= {"p": p.probabilities, "q": q.probabilities}
     for rule in RULES:
         wanted = [columns[name] for name in rule.columns]
         lines = [Line(p.outcomes[i], tuple(float(column[i]) for column in wanted)) for i in places]
@@ -126,7 +129,7 @@ def _in_closed_form(apart: Apart, p: Family, q: Family) -> Iterator[Derivation]:
 def _by_places(apart: Apart, p: Family, q: Family) -> Iterator[Derivation]:
     """What each stretch of the line adds; of whole numbers, each or some together."""
     stretches = _stretches(p, q)
-    columns = _columns(density(p, stretches.points), density(q, stretches.points))
+    columns = _columns(log_density(p, stretches.points), log_density(q, stretches.points))
     for rule in RULES:
         heads = ("p", "q", rule.columns[-1])
         with np.errstate(invalid="ignore"):
@@ -134,7 +137,7 @@ def _by_places(apart: Apart, p: Family, q: Family) -> Iterator[Derivation]:
         lines = [Line(label, tuple(map(float, row))) for label, *row in zip(stretches.labels, *sums, strict=True)]
         value = apart.values[rule.value]
         elsewhere = value - float(sums[-1].sum()) if math.isfinite(value) else value
-        if abs(elsewhere) > 1e-12 * (1 + abs(value)):
+        if abs(elsewhere) > SEEN * (1 + abs(value)):
             lines.append(_end("elsewhere", elsewhere, heads))
         lines.append(_end("in all", value, heads))
         formula = rule.formula if p.discrete else rule.formula.replace("sum of", "integral of")
@@ -156,16 +159,27 @@ def _stretches(p: Family, q: Family) -> Stretches:
         step = round(places[1] - places[0]) if len(places) > 1 else 1
         rows = places[:, None] + np.arange(step)
         labels = [f"{row[0]:.0f}" if step == 1 else f"{row[0]:.0f} to {row[-1]:.0f}" for row in rows]
-        return Stretches(labels, rows.ravel(), np.ones(rows.size), np.arange(rows.size) // step)
+        first, last = rows[0, 0], rows[-1, -1]
+        high = min(max(float(of.support()[1]) for of in (p, q)), last + 1000 + 10 * (last - first))
+        below = np.arange(max(0.0, first - 1000 - 10 * (last - first)), first)
+        parts = [below, *rows, np.arange(last + 1, high + 1)]
+        labels = [f"below {first:.0f}", *labels, f"above {last:.0f}"]
+        of = np.repeat(np.arange(len(parts)), [part.size for part in parts])
+        return _of_any(Stretches(labels, np.concatenate(parts), np.ones(of.size), of))
     # Panels end at the places, and lie close together where a density may be narrow or run off to infinity.
-    about = np.concatenate([grid_about(p, 181), grid_about(q, 181)])
-    edges = np.unique(np.concatenate([places, about[(about > places[0]) & (about < places[-1])]]))
+    edges = np.unique(np.concatenate([places, grid_about(p, 401), grid_about(q, 401)]))
     nodes, node_weights = np.polynomial.legendre.leggauss(12)
     half = np.diff(edges)[:, None] / 2
     points = (edges[:-1, None] + half + half * nodes).ravel()
     labels = [f"{start:g} to {end:g}" for start, end in pairwise(places)]
-    of = np.clip(np.searchsorted(places, points, side="right") - 1, 0, len(labels) - 1)
-    return Stretches(labels, points, (half * node_weights).ravel(), of)
+    labels = [f"below {places[0]:g}", *labels, f"above {places[-1]:g}"]
+    return _of_any(Stretches(labels, points, (half * node_weights).ravel(), np.searchsorted(places, points)))
+
+
+def _of_any(stretches: Stretches) -> Stretches:
+    """Without the stretches that no point is of: there is nothing below the least outcome."""
+    some, of = np.unique(stretches.of, return_inverse=True)
+    return stretches._replace(labels=[stretches.labels[i] for i in some], of=of)
 
 
 def _together(apart: Apart) -> Derivation:

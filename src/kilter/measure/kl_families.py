@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from kilter.divergence import closed_forms, quadrature
 from kilter.divergence.families import Family
+from kilter.divergence.families.describe import quantity
 from kilter.errors import DistributionError
 from kilter.measure.kl import QUANTITIES
 
@@ -21,52 +23,59 @@ def check_comparable(p: Family, q: Family) -> None:
         )
 
 
-def values(p: Family, q: Family) -> tuple[dict[str, float], dict[str, float]]:
-    """Each quantity in nats; and of those that were integrated or summed up, the bound on the error."""
-    computed = {
-        "entropy_p": _entropy(p),
-        "entropy_q": _entropy(q),
-        "cross_entropy_pq": _cross_entropy(p, q),
-        "cross_entropy_qp": _cross_entropy(q, p),
-        "kl_pq": _kl(p, q),
-        "kl_qp": _kl(q, p),
-        "js": quadrature.js(p, q),
-        "tv": quadrature.total_variation(p, q),
+class Values(NamedTuple):
+    """Each quantity in nats, NaN where it was not computed; bounds on errors; and why, where it was not."""
+
+    found: dict[str, float]
+    errors: dict[str, float]
+    failures: dict[str, str]
+
+
+def values(p: Family, q: Family) -> Values:
+    """Every quantity that can be computed, whatever becomes of the others."""
+    wanted: dict[str, tuple[str, tuple[Family, ...]]] = {
+        "entropy_p": ("entropy", (p,)),
+        "entropy_q": ("entropy", (q,)),
+        "cross_entropy_pq": ("cross_entropy", (p, q)),
+        "cross_entropy_qp": ("cross_entropy", (q, p)),
+        "kl_pq": ("kl", (p, q)),
+        "kl_qp": ("kl", (q, p)),
+        "js": ("js", (p, q)),
+        "tv": ("total_variation", (p, q)),
     }
-    found: dict[str, float] = {}
-    errors: dict[str, float] = {}
-    for name, value in computed.items():
-        if isinstance(value, quadrature.Quadrature):
-            errors[name], value = value.error, value.value
-        found[name] = float(value)
-    return found, errors
+    made = Values({}, {}, {})
+    for name, (function, of) in wanted.items():
+        try:
+            made.found[name], error = quantity(function, *of)
+        except DistributionError as failure:
+            made.found[name] = math.nan
+            made.failures[name] = _reason(str(failure), exchanged=of[0] is not p)
+        else:
+            if error is not None:
+                made.errors[name] = error
+    return made
 
 
-def _entropy(p: Family) -> float | quadrature.Quadrature:
-    known = closed_forms.entropy_formula(type(p))
-    return quadrature.entropy(p) if known is None else float(closed_forms.entropy(p))
+def _reason(message: str, *, exchanged: bool) -> str:
+    """What went wrong, without the advice on how to call a function, which calls its first argument p."""
+    reason = message.partition(";")[0]
+    return re.sub(r"\b[pq]\b", lambda name: "q" if name[0] == "p" else "p", reason) if exchanged else reason
 
 
-def _cross_entropy(p: Family, q: Family) -> float | quadrature.Quadrature:
-    known = closed_forms.cross_entropy_formula(p, q)
-    return quadrature.cross_entropy(p, q) if known is None else float(closed_forms.cross_entropy(p, q))
-
-
-def _kl(p: Family, q: Family) -> float | quadrature.Quadrature:
-    known = closed_forms.kl_formula(p, q)
-    return quadrature.kl(p, q) if known is None else float(closed_forms.kl(p, q))
-
-
-def remarks(p: Family, q: Family, found: dict[str, float], errors: dict[str, float]) -> Iterator[str]:
-    """Why what is infinite is so, and what was not computed in closed form."""
+def remarks(p: Family, q: Family, of: Values) -> Iterator[str]:
+    """Why what is infinite is so, what was not computed in closed form, and what not at all."""
+    found, errors, failures = of
     for name, one, other_name, other, value in (("p", p, "q", q, "kl_pq"), ("q", q, "p", p, "kl_qp")):
         if math.isinf(found[value]):
             yield f"KL({name}, {other_name}) is inf: {_why_infinite(name, one, other_name, other)}"
     if errors:
         symbols = ", ".join(quantity.symbol for quantity in QUANTITIES if quantity.name in errors)
         how = "Summed up" if p.discrete else "Integrated"
-        others = "; the others are in closed form" if len(errors) < len(QUANTITIES) else ""
+        others = "; the others are in closed form" if len(errors) + len(failures) < len(QUANTITIES) else ""
         yield f"{how}, to within {_power_above(max(errors.values())):.0e}: {symbols}{others}."
+    for reason in dict.fromkeys(failures.values()):
+        symbols = ", ".join(quantity.symbol for quantity in QUANTITIES if failures.get(quantity.name) == reason)
+        yield f"Not computed: {symbols}: {reason}."
 
 
 def _power_above(error: float) -> float:

@@ -20,7 +20,7 @@ class ClosedForm(NamedTuple):
     """A closed form in the names of parameters, and its terms for two distributions."""
 
     formula: str
-    terms: Callable[[Any, Any], list[Term]]
+    terms: Callable[[Any, Any], list[Term] | None]
 
 
 def _normal(p: Normal, q: Normal) -> list[Term]:
@@ -55,7 +55,9 @@ def _laplace(p: Laplace, q: Laplace) -> list[Term]:
     ]
 
 
-def _uniform(p: Uniform, q: Uniform) -> list[Term]:
+def _uniform(p: Uniform, q: Uniform) -> list[Term] | None:
+    if p.low < q.low or p.high > q.high:
+        return None
     return [_logarithm(q.high - q.low, p.high - p.low)]
 
 
@@ -82,4 +84,4 @@ def closed_form(p: Family, q: Family) -> tuple[str, list[Term]] | None:
         terms = known.terms(p, q)
     except (ArithmeticError, ValueError):  # rates of 0
         return None
-    return known.formula, terms
+    return (known.formula, terms) if terms is not None else None

@@ -86,8 +86,11 @@ def split_kind(text: str) -> tuple[str, str]:
     return "probs", text
 
 
-def checked(numbers: Sequence[float], kind: str, name: str) -> Distribution:
-    """The numbers as a distribution of their kind; DistributionError names the one that is wrong."""
+def checked(numbers: Sequence[float], kind: str, name: str, column: str = "") -> Distribution:
+    """The numbers, of a column where they are of one, as a distribution of their kind.
+
+    DistributionError names the one that is wrong.
+    """
     if len(numbers) < 2:
         coin = f"bernoulli:{numbers[0]:g}" if numbers and 0 <= numbers[0] <= 1 else "bernoulli:0.2"
         raise DistributionError(f"{name} has one outcome only; expected two or more (0.2,0.8); a coin is {coin}")
@@ -97,7 +100,14 @@ def checked(numbers: Sequence[float], kind: str, name: str) -> Distribution:
     distribution = KINDS[kind](np.asarray(numbers, dtype=np.float64))
     total = math.fsum(numbers)
     if kind == "probs" and abs(total - 1) > distribution.tolerance:
-        raise DistributionError(f"{name} sums to {total:.9g}; probabilities sum to 1; {_remedy(numbers, total)}")
+        raise DistributionError(
+            f"{name} sums to {total:.9g}; probabilities sum to 1; {_remedy(numbers, total, column)}"
+        )
+    if kind == "log_probs" and abs((total := math.fsum(map(math.exp, numbers))) - 1) > distribution.tolerance:
+        raise DistributionError(
+            f"{name}: probabilities of these logarithms sum to {total:.9g} and not to 1; write more digits, or say "
+            f"that they are logits: logits:{column or _shown(numbers)}"
+        )
     distribution.validate(distribution.values, name)
     return distribution
 
@@ -112,9 +122,11 @@ def _problem(number: float, kind: str) -> str:
     return ""
 
 
-def _remedy(numbers: Sequence[float], total: float) -> str:
+def _remedy(numbers: Sequence[float], total: float, column: str) -> str:
     if all(number == int(number) for number in numbers):
-        return f"say that they are counts: counts:{_shown(numbers)}"
+        return f"say that they are counts: counts:{column or _shown(numbers)}"
+    if column:
+        return "divide the column by its sum"
     if abs(total - 1) < 0.05:
         return "write more digits, or fractions, which are exact: 1/3,2/3"
     return f"mend a number, or divide by the sum: {_shown(numbers, f'/{total:.9g}')}"
@@ -127,7 +139,8 @@ def _shown(numbers: Sequence[float], after: str = "") -> str:
 
 def _words(text: str, name: str) -> list[str]:
     """What stands between commas; brackets around all of it, as Python prints them, are taken off."""
-    bare = text.strip().removeprefix("[").removesuffix("]").strip()
+    bare = text.strip()
+    bare = bare[1:-1].strip() if bare[:1] + bare[-1:] in ("[]", "()") else bare
     if not bare:
         raise DistributionError(f"{name} is empty; {EXPECTED}")
     return [word.strip() for word in bare.split(",")] if "," in bare else bare.split()

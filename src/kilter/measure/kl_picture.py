@@ -58,6 +58,8 @@ def _families(p: Family, q: Family) -> tuple[list[Bar], str]:
     places = places_of(p, q)
     heights = [density(family, places) for family in (p, q)]
     rows = [Bar(f"{x:g}", float(a), float(b)) for x, a, b in zip(places, *heights, strict=True)]
+    if p.discrete and not any(height.any() for height in heights):
+        return [], f"no picture: neither has much below {MOST_COUNTED:,}"
     return rows, "" if p.discrete else "densities at these places"
 
 
@@ -73,8 +75,15 @@ def places_of(p: Family, q: Family) -> list[float]:
 def density(family: Family, places: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     """Densities, or probabilities, at some places."""
     with np.errstate(all="ignore"):
-        found: NDArray[np.float64] = np.exp(family.log_density(np.asarray(places, dtype=np.float64)))
-    return np.nan_to_num(found, nan=0.0, posinf=np.inf)
+        found: NDArray[np.float64] = np.exp(log_density(family, places))
+    return found
+
+
+def log_density(family: Family, places: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Their logarithms, which do not underflow."""
+    with np.errstate(all="ignore"):
+        found: NDArray[np.float64] = family.log_density(np.asarray(places, dtype=np.float64))
+    return np.where(np.isnan(found), -np.inf, found)
 
 
 def _step(length: float, *, whole: bool) -> float:

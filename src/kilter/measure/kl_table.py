@@ -11,7 +11,7 @@ from rich.text import Text
 
 from kilter.measure.kl import BIT, QUANTITIES, Apart
 from kilter.measure.kl_derivation import Derivation, derivations, number
-from kilter.measure.kl_picture import bars
+from kilter.measure.kl_picture import Bar, bars
 
 P_STYLE, Q_STYLE = "blue", "dark_orange"
 LABEL, VALUE = 14, 8  # cells of an outcome's name and of its probability
@@ -47,6 +47,14 @@ def _picture(console: Console, apart: Apart) -> None:
     for name, given, style in (("p", apart.p, P_STYLE), ("q", apart.q, Q_STYLE)):
         console.print(Text(f"{name}  {given.text}", style=style, overflow="ellipsis", no_wrap=True))
     console.print()
+    if rows:
+        console.print(_grid(console, rows))
+    if remark:
+        console.print(Text(remark, style="dim"))
+    console.print()
+
+
+def _grid(console: Console, rows: list[Bar]) -> Table:
     label = min(max(len(bar.label) for bar in rows), LABEL)
     room = (console.width - label - 2 * (VALUE + 1) - 4) // 2
     longest = max(min(room, LONGEST_BAR), SHORTEST_BAR)
@@ -60,10 +68,7 @@ def _picture(console: Console, apart: Apart) -> None:
     for bar in rows:
         drawn = [_bar(min(height / most, 1) * longest, console) for height in (bar.p, bar.q)]
         grid.add_row(Text(bar.label), f"{bar.p:.3g}", drawn[0], f"{bar.q:.3g}", drawn[1])
-    console.print(grid)
-    if remark:
-        console.print(Text(remark, style="dim"))
-    console.print()
+    return grid
 
 
 def _bar(cells: float, console: Console) -> str:
@@ -84,11 +89,12 @@ def _numbers(apart: Apart, width: int) -> Table:
         table.add_column("", style="dim", overflow="fold")
     for quantity in QUANTITIES:
         value = apart.values[quantity.name]
+        told = "not computed" if math.isnan(value) else number(value)
         in_bits = number(value / BIT) if quantity.in_nats else ""
         entropy_of_density = apart.of_densities and quantity.symbol.startswith("H")
         says = ["" if entropy_of_density else quantity.says] if width >= WIDE else []
         style = "bold" if quantity.symbol.startswith("KL") else ""
-        table.add_row(quantity.words, quantity.symbol, Text(number(value), style), Text(in_bits, style), *says)
+        table.add_row(quantity.words, quantity.symbol, Text(told, style), Text(in_bits, style), *says)
     return table
 
 

@@ -31,7 +31,7 @@ def score(config: ScoreConfig, console: Console | None = None) -> ScoredPairs:
     console = console or Console()
     device = pick_device(config.device)
     if config.out is not None:
-        check_table_path(config.out)
+        check_table_path(config.out, overwrite=config.overwrite, sources=config.data)
     data = read_pairs(config.data, **config.reading)
     console.print(data.describe(), highlight=False, soft_wrap=True)
     rows = data.rows if config.last is None else data.rows[-config.last :]

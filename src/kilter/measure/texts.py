@@ -16,6 +16,7 @@ import numpy as np
 from kilter.data.records import Origin, Record
 from kilter.errors import DataError
 from kilter.measure.encoded_rows import EncodedRecord, encode_block
+from kilter.measure.facts import Limit
 from kilter.measure.rows import answers_of
 from kilter.tokens.encoding import Encoder, Limits, listing
 from kilter.tokens.rendering import Style
@@ -58,24 +59,30 @@ class TextFacts:
     windowed: int
     tokens: int  # scored
     without_context: int  # first tokens, that nothing predicts
+    limit: Limit  # of a text, or of a window of one
 
     def describe(self) -> str:
         """One line: texts and tokens, then whatever was left out or cut."""
-        remarks = {
-            "unusable rows left out": self.refused,
-            "over-long rows left out": self.dropped,
-            "long texts measured window by window": self.windowed,
-            "first tokens have nothing before them and are not measured": self.without_context,
-        }
+        windows = f"measured in windows of {self.limit}"
+        remarks = [
+            (self.refused, "unusable row left out", "unusable rows left out"),
+            (self.dropped, "over-long row left out", "over-long rows left out"),
+            (self.windowed, f"long text {windows}", f"long texts {windows}"),
+            (
+                self.without_context,
+                "first token has nothing before it and is not measured",
+                "first tokens have nothing before them and are not measured",
+            ),
+        ]
         used = f"{self.rows - self.refused - self.dropped:,} of {self.rows:,} rows, {self.tokens:,} tokens to compare"
-        return "; ".join([used, *(f"{count:,} {remark}" for remark, count in remarks.items() if count)])
+        return "; ".join([used, *(f"{count:,} {one if count == 1 else many}" for count, one, many in remarks if count)])
 
 
 class Texts:
-    """Rows as passages of at most `longest` tokens.
+    """Rows as passages within a limit of tokens.
 
     `scored` says whether prompts are measured too: once for each row, however many answers it has. A text over
-    `longest` is cut into windows that share a token, so that every token but a text's first is scored once; or it is
+    the limit is cut into windows that share a token, so that every token but a text's first is scored once; or it is
     refused; or its row is dropped. Raises DataError where rows cannot be used, listing them.
     """
 
@@ -84,7 +91,7 @@ class Texts:
         rows: Sequence[Record],
         tokenizer: PreTrainedTokenizerFast,
         *,
-        longest: int,
+        limit: Limit,
         scored: Literal["answers", "all"] = "answers",
         on_overflow: Literal["split", "refuse", "drop"] = "split",
         style: Style = "auto",
@@ -92,22 +99,19 @@ class Texts:
         skip_bad: bool = False,
         on_progress: Callable[[int], None] = lambda rows: None,
     ) -> None:
-        self._rows, self._longest, self._scored, self._on_overflow = rows, longest, scored, on_overflow
+        self._rows, self._limit, self._scored, self._on_overflow = rows, limit, scored, on_overflow
         self._refusals: list[str] = []
         self._encoder = Encoder(
             tokenizer, style, Limits(max_prompt=max_prompt), skip_bad=True, on_refused=self._refusals.append
         )
         self.facts = self._look(skip_bad, on_progress)
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def blocks(self) -> Iterator[tuple[int, list[Passage]]]:
-        """Blocks of rows, as many as hold about `BLOCK_TOKENS`: how many, and their passages, row by row."""
+    def blocks(self) -> Iterator[list[Passage]]:
+        """The passages of blocks of rows, as many as hold about `BLOCK_TOKENS`, row by row."""
         used = max(1, self._all_tokens)
         rows = max(1, min(LOOKED_AT_ONCE, BLOCK_TOKENS * len(self._rows) // used))
-        for block, encoded, _ in self._encoded(rows):
-            yield len(block), [passage for row in encoded for passage in self._passages(row)]
+        for _, encoded, _ in self._encoded(rows):
+            yield [passage for row in encoded for passage in self._passages(row)]
 
     def _encoded(self, rows: int) -> Iterator[tuple[Sequence[Record], list[EncodedRecord], list[str]]]:
         for start in range(0, len(self._rows), rows):
@@ -127,10 +131,10 @@ class Texts:
             for row in encoded:
                 lengths = [len(sequence.ids) for sequence in row.sequences]
                 self._all_tokens += sum(lengths)
-                if max(lengths) > self._longest and self._on_overflow != "split":
+                if max(lengths) > self._limit.tokens and self._on_overflow != "split":
                     overlong.append(f"{row.record.origin}: {max(lengths):,} tokens")
                     continue
-                counts["windowed"] += sum(length > self._longest for length in lengths)
+                counts["windowed"] += sum(length > self._limit.tokens for length in lengths)
                 passages = self._passages(row)
                 counts["tokens"] += sum(len(passage.scored) for passage in passages)
                 counts["without_context"] += sum(_begins_scored(passage) for passage in passages)
@@ -140,9 +144,10 @@ class Texts:
                 listing(f"{len(refused)} of {len(self._rows)} rows cannot be used; mend or skip them", refused)
             )
         if overlong and self._on_overflow == "refuse":
-            title = f"{len(overlong)} of {len(self._rows)} rows are longer than {self._longest:,} tokens"
+            title = f"{len(overlong)} of {len(self._rows)} rows are longer than {self._limit.tokens:,} tokens"
             raise DataError(listing(f"{title}; split them (--on-overflow split), or drop them", overlong))
-        facts = TextFacts(len(self._rows), len(refused), len(overlong), **{n: counts[n] for n in _COUNTED})
+        counted = {name: counts[name] for name in _COUNTED}
+        facts = TextFacts(len(self._rows), len(refused), len(overlong), limit=self._limit, **counted)
         if not facts.tokens:
             raise DataError(
                 f"no token is left to compare models on: {facts.describe()}; expected texts of two tokens or more"
@@ -151,14 +156,14 @@ class Texts:
 
     def _passages(self, row: EncodedRecord) -> list[Passage]:
         sequences = list(row.sequences)
-        if max(len(sequence.ids) for sequence in sequences) > self._longest and self._on_overflow != "split":
+        if max(len(sequence.ids) for sequence in sequences) > self._limit.tokens and self._on_overflow != "split":
             return []
         if self._scored == "all":
             sequences[0] = TokenSequence(sequences[0].ids, 0)
         return [
             Passage(row.record.origin, part, start, window)
             for (part, _), sequence in zip(answers_of(row.record), sequences, strict=True)
-            for start, window in windows(sequence, self._longest)
+            for start, window in windows(sequence, self._limit.tokens)
         ]
 
 

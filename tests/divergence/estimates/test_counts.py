@@ -120,6 +120,29 @@ def test_the_correction_takes_most_of_the_bias_of_kl_from_a_known_p_to_a_sampled
     assert 0.9 * deviation < error < 1.6 * deviation
 
 
+def smoothed(p: Sequence[float], amount: float) -> np.ndarray:
+    return (1 - amount) * np.array(p) + amount / len(p)
+
+
+@pytest.mark.parametrize("amount", [0.1, 0.5])
+@pytest.mark.parametrize("p", [[0.6, 0.3, 0.1], [0.9, 0.1, 0.0]])
+def test_the_correction_and_the_error_are_those_of_smoothed_shares(p: list[float], amount: float) -> None:
+    """Of q known, and of p known (so many samples that its shares are exact)."""
+    support, other = Smooth(amount), [0.3, 0.3, 0.4]
+    known, drawn, fixed = Counts(np.array([3, 3, 4]) * 10**10), smoothed(p, amount), smoothed(other, amount)
+    for exact, estimate in (
+        (
+            drawn @ np.log(drawn / fixed),
+            lambda c, m: kl_from_counts(Counts(c), Probs(other), support=support, miller_madow=m),
+        ),
+        (fixed @ np.log(fixed / drawn), lambda c, m: kl_from_counts(known, Counts(c), support=support, miller_madow=m)),
+    ):
+        plain, _, _ = moments(lambda c, e=estimate: e(c, False), p, 60)
+        mean, deviation, error = moments(lambda c, e=estimate: e(c, True), p, 60)
+        assert abs(mean - exact) < 0.25 * abs(plain - exact)
+        assert 0.9 * deviation < error < 1.25 * deviation
+
+
 def test_equal_samples_have_a_kl_of_0_less_its_bias_and_an_error_all_the_same() -> None:
     found = kl_from_counts(Counts([10, 10]), Counts([20, 20]))
     assert found.value == pytest.approx(-(1 / 20 + 1 / 40) / 2)

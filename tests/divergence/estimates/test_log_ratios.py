@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -129,6 +130,31 @@ def test_a_sample_that_q_rules_out_makes_it_infinite() -> None:
     for term in TERMS:
         assert kl_from_log_ratios(np.array([0.1, math.inf]), term=term).value == math.inf
     assert kl_loss(torch.tensor([math.inf])).item() == math.inf
+
+
+def test_one_sample_that_holds_most_of_the_weight_is_warned_of() -> None:
+    """For N(0, 1) and N(3, 1), KL 4.5, exp(-l) has a variance of e^9; k3 of 500 samples misses what rules it."""
+    x = np.random.default_rng(0).normal(size=(100, 500))
+    far, near = 4.5 - 3 * x, 0.125 - 0.5 * x
+    weight = np.exp(-far[0])
+    with pytest.warns(UserWarning, match=r"one sample holds \d+% of the weight.* see term='k1'"):
+        found = kl_from_log_ratios(far[0])
+    assert f"one sample holds {weight.max() / weight.sum():.0%} of the weight" in found.bias
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        heavy = ["one sample" in kl_from_log_ratios(row).bias for row in far]
+    assert np.mean(heavy) > 0.8
+    for row in near:
+        assert "one sample" not in kl_from_log_ratios(row).bias
+    assert "one sample" not in kl_from_log_ratios(far[0], term="k1").bias
+
+
+def test_an_infinite_log_ratio_has_an_infinite_loss_and_a_gradient_of_nothing() -> None:
+    log_ratio = torch.tensor([math.inf, 0.3], requires_grad=True)
+    loss = kl_loss(log_ratio)
+    (found,) = torch.autograd.grad(loss.sum(), log_ratio)
+    assert loss[0] == math.inf
+    assert found.tolist() == pytest.approx([0, 0.3])
 
 
 @pytest.mark.parametrize("bad", [-math.inf, math.nan])

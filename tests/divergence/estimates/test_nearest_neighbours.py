@@ -116,7 +116,8 @@ def test_samples_on_a_few_points_have_nearly_the_kl_of_their_counts() -> None:
     found = kl_from_neighbours(x, y)
     assert found.value == pytest.approx(counted.value, abs=0.02)
     assert found.standard_error == pytest.approx(counted.standard_error, rel=0.1)
-    assert "800 of 800 points lie on copies" in found.bias
+    assert "800 of 800 points of x have copies or ties nearby" in found.bias
+    assert "800 of them lie on points of y" in found.bias
 
 
 def test_numbers_of_copies_are_compared_without_the_bias_of_their_logarithms() -> None:
@@ -142,6 +143,53 @@ def test_a_point_many_times_in_one_sample_only_leaves_kl_finite() -> None:
     x[:50] = 0.123
     assert 0 < kl_from_neighbours(x, y).value < math.inf
     assert -math.inf < kl_from_neighbours(y, x).value < math.inf
+
+
+@pytest.mark.parametrize(("of_x", "of_y"), [(2, 2), (2, 1), (1, 2)])
+def test_points_that_stand_several_times_move_kl_little(of_x: int, of_y: int) -> None:
+    """By distances alone two copies of everything made 1.5 of 0.5: the nearest neighbours of a point were fewer."""
+
+    def estimate(random: np.random.Generator) -> Estimate:
+        x, y = random.normal(0, 1, 600), random.normal(1, 1, 600)
+        return kl_from_neighbours(x.repeat(of_x), y.repeat(of_y))
+
+    mean, *_ = over_repeats(20, estimate)
+    assert abs(mean - 0.5) < 0.2
+
+
+def test_a_bootstrap_sample_has_nearly_the_kl_of_its_sample() -> None:
+    def estimate(random: np.random.Generator) -> Estimate:
+        x, y = random.normal(0, 1, 800), random.normal(1, 1, 800)
+        return kl_from_neighbours(random.choice(x, 800), random.choice(y, 800))
+
+    assert abs(over_repeats(20, estimate)[0] - 0.5) < 0.2
+
+
+def test_points_that_both_samples_have_are_told() -> None:
+    x = np.random.default_rng(5).normal(size=300)
+    assert "300 of them lie on points of y: too low" in kl_from_neighbours(x, x).bias
+    assert "lie on points" not in kl_from_neighbours(x, x + 1e-3).bias
+
+
+@pytest.mark.parametrize("digits", [0, 1])
+def test_kl_of_rounded_values_is_right_once_that_is_said(digits: int) -> None:
+    def estimate(random: np.random.Generator) -> Estimate:
+        x, y = random.normal(0, 1, 600).round(digits), random.normal(1, 1, 600).round(digits)
+        found = kl_from_neighbours(x, y, resolution=10.0**-digits)
+        assert "copies" not in found.bias
+        return found
+
+    mean, deviation, error = over_repeats(30, estimate)
+    assert abs(mean - 0.5) < 0.06
+    assert 0.75 * deviation < error < 1.6 * deviation
+
+
+def test_entropy_of_a_few_copies_is_warned_of_and_too_low() -> None:
+    x = np.random.default_rng(6).normal(size=1000)
+    with pytest.warns(UserWarning, match=r"2000 of 2000 points have a copy .* too low; leave copies out"):
+        found = entropy_from_neighbours(x.repeat(2))
+    assert found.value < NORMAL_ENTROPY - 0.5
+    assert "2000 of 2000 points have a copy at the very same place: too low" in found.bias
 
 
 def test_entropy_of_copies_is_refused_and_of_rounded_values_right_once_that_is_said() -> None:
@@ -180,5 +228,10 @@ def test_what_has_no_density_or_does_not_match_is_refused() -> None:
         kl_from_neighbours(x, np.where(np.arange(50)[:, None] == 3, np.nan, x))
     with pytest.raises(DistributionError, match="3 samples; give at least 4"):
         entropy_from_neighbours(x[:3])
-    with pytest.raises(DistributionError, match="k=0"):
-        entropy_from_neighbours(x, k=0)
+    for k in (0, 1.5):
+        with pytest.raises(DistributionError, match=f"k={k}; wanted a number of neighbours"):
+            entropy_from_neighbours(x, k=k)  # type: ignore[arg-type]
+    for resolution in (-1, math.nan, math.inf, np.ones(50), np.ones((50, 2))):
+        for estimate in (entropy_from_neighbours, lambda x, **options: kl_from_neighbours(x, x, **options)):
+            with pytest.raises(DistributionError, match=r"resolution=.* or one for each of 2 dimensions"):
+                estimate(x, resolution=resolution)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,37 @@ def test_token_kl_of_other_sequences_is_refused() -> None:
         kl_from_sequences([[1.0, 2.0]], [[1.0]])
     with pytest.raises(DistributionError, match="differ in shape"):
         kl_from_sequences([[1.0]], [[1.0], [2.0]])
+
+
+@pytest.mark.parametrize(
+    ("token_kl", "log_ratio", "mask", "message"),
+    [
+        (np.zeros((2, 3, 4)), np.zeros((2, 3, 4)), None, "no rows of tokens"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), np.ones(2, bool), r"mask of shape \(2,\); wanted one shape"),
+        (np.zeros((2, 3)), np.zeros((2, 2)), np.ones((2, 3), bool), r"token_log_ratio of shape \(2, 2\)"),
+        ([[0.1], [math.nan]], [[0.1], [0.2]], None, "sequence 1 has a token KL of nan"),
+        ([[0.1], [-0.5]], [[0.1], [0.2]], None, "sequence 1 has a token KL of -0.5; a KL is a number and not negative"),
+        ([[0.1], [0.5]], [[-math.inf], [0.2]], None, "sequence 0 has a log-ratio of -inf"),
+    ],
+)
+def test_what_are_no_rows_of_numbers_is_refused(token_kl: Any, log_ratio: Any, mask: Any, message: str) -> None:
+    with pytest.raises(DistributionError, match=message):
+        kl_from_sequences(token_kl, log_ratio, mask_NT=mask)
+
+
+def test_an_infinite_token_kl_makes_the_loss_infinite_and_spoils_no_gradient() -> None:
+    kl = torch.tensor([[0.2, math.inf, 0.1], [0.3, 0.2, 0.1]], dtype=torch.float64, requires_grad=True)
+    log_prob = torch.full((2, 3), -1.0, dtype=torch.float64, requires_grad=True)
+    loss = sequence_kl_loss(kl, log_prob)
+    towards_kl, towards_log_prob = torch.autograd.grad(loss.sum(), [kl, log_prob])
+    assert loss.tolist() == [math.inf, pytest.approx(0.6)]
+    assert towards_kl.tolist() == [[1, 1, 1]] * 2
+    torch.testing.assert_close(towards_log_prob, torch.tensor([[0, 0.1, 0], [0.3, 0.1, 0]], dtype=torch.float64))
+
+
+def test_the_loss_takes_one_shape_only() -> None:
+    with pytest.raises(DistributionError, match=r"token_kl of shape \(2, 3\) and log_prob of shape \(3,\); wanted one"):
+        sequence_kl_loss(np.zeros((2, 3)), np.zeros(3))
 
 
 def test_the_loss_has_the_value_and_the_whole_gradient_of_the_kl_of_sequences() -> None:

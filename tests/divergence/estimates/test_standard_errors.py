@@ -6,10 +6,12 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from kilter.divergence import Estimate, mean_estimate
+from kilter.errors import DistributionError
 
 
 def test_a_mean_has_the_error_worked_out_by_hand() -> None:
@@ -52,3 +54,10 @@ def test_importing_the_package_loads_none_of_the_libraries_that_a_few_estimates_
     code = "import kilter.divergence, sys; print(sorted({'torch', 'scipy', 'jax'} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+def test_what_is_no_row_of_values_with_a_cluster_each_is_refused() -> None:
+    with pytest.raises(DistributionError, match="found 2 clusters for 3 values"):
+        mean_estimate([1, 2, 3], clusters=["a", "b"])
+    with pytest.raises(DistributionError, match=r"values of shape \(3, 4\); give one row"):
+        mean_estimate(np.zeros((3, 4)))

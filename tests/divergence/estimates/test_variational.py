@@ -216,3 +216,36 @@ def test_what_cannot_be_is_refused() -> None:
         variational_bound(u[:19], u)
     with pytest.raises(DistributionError, match="dimensions"):
         train_critic(np.zeros((30, 2)), u)
+
+
+@pytest.mark.parametrize("bound", BOUNDS, ids=lambda b: b if isinstance(b, str) else b.name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_narrow_types_have_the_bounds_and_gradients_of_float64(bound: str | FDivergence, dtype: torch.dtype) -> None:
+    """exp(17) is beyond float32's digits: f' was its own limit there, and f* of it infinite."""
+    u = torch.tensor([-30.0, -18, -17, -5, 0.5, 5, 17, 18, 30], dtype=dtype)
+    found, wanted = [], []
+    for of, to in ((u, found), (u.double(), wanted)):
+        for at in of:
+            critic = at.clone().requires_grad_()
+            value = bound_value(critic[None], critic[None], bound=bound)
+            (gradient,) = torch.autograd.grad(value, critic)
+            to += [value.item(), gradient.item()]
+    assert np.isfinite(found).all()
+    assert np.allclose(found, wanted, rtol=1e-2 if dtype is torch.bfloat16 else 1e-6)
+
+
+def test_jax_in_float32_is_clipped_where_its_digits_end() -> None:
+    jax = pytest.importorskip("jax")
+    u = jax.numpy.asarray([5.0, 17.0, 30.0], dtype="float32")
+    for bound in NAMED:
+        for at in u:
+            assert np.isfinite(float(bound_value(at[None], at[None], bound=bound)))
+
+
+def test_a_critic_takes_the_dimensions_that_it_was_trained_in() -> None:
+    random = np.random.default_rng(0)
+    critic = train_critic(random.normal(size=(40, 2)), random.normal(size=(40, 2)), steps=2)
+    assert critic(np.zeros((3, 2))).shape == (3,)
+    for shape in ((3,), (3, 1), (3, 3)):
+        with pytest.raises(DistributionError, match=r"shape \(3, .\); it was trained in 2 dimensions"):
+            critic(np.zeros(shape))

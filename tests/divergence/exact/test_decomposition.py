@@ -248,3 +248,10 @@ def test_the_report_of_many_rows_is_one_of_means_and_largest_differences() -> No
     largest = np.max(np.abs(found.kl_by_p - found.cross_entropy_by_p))
     assert f"by p's logits: largest difference {largest:.3g}" in text
     assert max(map(len, text.splitlines())) < 160
+
+
+def test_where_q_rules_out_what_p_has_the_report_says_so_instead_of_numbers() -> None:
+    told = str(compare_gradients(Probs([0.5, 0.5]), Probs([1.0, 0.0]), p_from="teacher"))
+    assert "by q's logits: not finite: q rules out outcomes of p" in told
+    assert "no slope is finite to measure" in told
+    assert "nan" not in told

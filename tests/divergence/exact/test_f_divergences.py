@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kilter import divergence as dv
-from kilter.divergence import F_DIVERGENCES, FDivergence, Probs, f_divergence, f_divergence_named
+from kilter.divergence import F_DIVERGENCES, FDivergence, LogProbs, Probs, f_divergence, f_divergence_named
 from kilter.errors import DistributionError
 
 # Each, and its formula by hand.
@@ -198,3 +198,38 @@ def test_a_parameter_that_a_name_lacks_is_refused() -> None:
         f_divergence_named("chi2", order=2.0)
     with pytest.raises(DistributionError, match="does not go with"):
         f_divergence_named("alpha")
+
+
+def test_a_generator_of_ones_own_is_exact_beyond_what_exp_can_hold() -> None:
+    """Between outcomes of which one is exp(-800) times as likely: f(t) / t and f(0) at their limits."""
+    triangular = FDivergence.of(lambda t: (t - 1) ** 2 / (t + 1), at_zero=1.0, slope_at_infinity=1.0)
+    log_p, log_q = ([math.log(0.5), math.log(0.5), -800.0], [math.log(0.5), -800.0, math.log(0.5)])
+    p, q = (torch.tensor(values, dtype=torch.float64, requires_grad=True) for values in (log_p, log_q))
+    found = f_divergence(LogProbs(p), LogProbs(q), triangular)
+    assert found.item() == pytest.approx(1.0, rel=1e-12)
+    gradients = torch.autograd.grad(found, [p, q])
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    torch.testing.assert_close(gradients[0], torch.tensor([0.0, 0.5, 0.0], dtype=torch.float64))
+    kl_of_ones_own = FDivergence.of(lambda t: t * np.log(t), at_zero=0.0, slope_at_infinity=math.inf)
+    assert float(f_divergence(LogProbs(log_p), LogProbs(log_q), kl_of_ones_own)) == math.inf
+
+
+def test_a_unit_is_for_those_that_have_one() -> None:
+    p, q = Probs([0.5, 0.5]), Probs([0.7, 0.3])
+    for name in ("forward_kl", "reverse_kl", "js"):
+        nats, bits = (float(f_divergence(p, q, name, unit=unit)) for unit in ("nats", "bits"))
+        assert bits == pytest.approx(nats / math.log(2))
+    for name in ("chi2", "squared_hellinger", "total_variation"):
+        with pytest.raises(DistributionError, match=f"the f-divergence '{name}' has no unit"):
+            f_divergence(p, q, name, unit="bits")
+
+
+def test_an_option_that_is_none_is_refused_with_those_there_are() -> None:
+    p = Probs([0.5, 0.5])
+    for function in (dv.kl, dv.total_variation, lambda p, q, **options: f_divergence(p, q, "js", **options)):
+        with pytest.raises(DistributionError, match="found the option 'axes'; wanted one of axis, mask, weights"):
+            function(p, p, axes=0)
+    with pytest.raises(DistributionError, match=r"found the option 'unit'.*a unit is for entropies"):
+        dv.total_variation(p, p, unit="bits")
+    with pytest.raises(DistributionError, match="found the option 'support'; wanted one of mask, weights"):
+        dv.mean_squared_error(values=1.0, mean=0.0, support="raise")  # type: ignore[call-arg]

@@ -351,6 +351,7 @@ def test_labels_of_small_types_are_not_wrapped_around() -> None:
             r"labels, row 0: found 2; wanted outcomes from 0 to 1, or ignore_index \(-100\)",
         ),
         ([[0.0, 0.0]], {"labels": [-1]}, "labels, row 0: found -1;"),
+        ([[0.0, 0.0]], {"labels": [-100], "ignore_index": None}, "found -100; wanted outcomes from 0 to 1$"),
         (
             [[0.0, 0.0]],
             {"labels": [0.0]},

@@ -411,3 +411,29 @@ def test_jax_arrays_are_differentiated_by_jax() -> None:
 def test_a_pair_without_a_closed_form_is_named_with_what_there_is_instead(p: Any, q: Any, message: str) -> None:
     with pytest.raises(DistributionError, match=message):
         kl(p, q)
+
+
+def test_whether_there_is_a_closed_form_is_said_of_whatever_kl_takes() -> None:
+    assert closed_forms.has_closed_form("kl", of_torch.Normal(0.0, 1.0), Normal(0, 1))
+    assert not closed_forms.has_closed_form("kl", lambda x: x, Normal(0, 1))
+    with pytest.raises(
+        DistributionError, match="there is no 'js' in closed form; there are entropy, cross_entropy, kl"
+    ):
+        closed_forms.has_closed_form("js", Normal(0, 1), Normal(0, 1))
+    with pytest.raises(DistributionError, match="kl is of two distributions; give q"):
+        closed_forms.has_closed_form("kl", Normal(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: closed_forms.entropy(Poisson(2)), r"^entropy\(poisson\) has no closed form; .*quadrature.entropy,"),
+        (lambda: closed_forms.hellinger(Logistic(0, 1), Logistic(0, 2)), r"^Hellinger .* form unless scale is equal; .*"
+         "quadrature.hellinger,"),
+        (lambda: kl(Logistic(0, 1), Logistic(0, 2)), r"^KL\(logistic, .* form unless scale is equal"),
+        (lambda: Normal(None, 1), "normal: mean is None, which is no number"),
+    ],
+)  # fmt: skip
+def test_what_there_is_instead_is_told(call: Callable[[], object], told: str) -> None:
+    with pytest.raises(DistributionError, match=told):
+        call()

@@ -99,7 +99,7 @@ def test_gradients_of_log_densities_are_finite_inside_and_zero_outside() -> None
         (lambda: FAMILIES["geometric"](0), "probability is 0; it must be more than 0 and at most 1"),
         (lambda: Categorical([0.2, 0.9]), "sum to 1.1; they must sum to 1"),
         (lambda: Categorical([[0.5, 0.5], [0.5, 0.6]]), "sum to 1.1"),
-        (lambda: Categorical(1.0), "give one for each outcome"),
+        (lambda: Categorical(1.0), r"probabilities has shape \[\]; expected \[..., D\]"),
     ],
 )
 def test_parameters_that_no_distribution_has_are_refused_by_name(make: Any, message: str) -> None:

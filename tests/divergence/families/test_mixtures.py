@@ -128,3 +128,8 @@ def test_bounds_are_differentiable() -> None:
 def test_what_is_no_mixture_of_normals_is_refused(make: Any, message: str) -> None:
     with pytest.raises(DistributionError, match=message):
         make()
+
+
+def test_no_samples_are_no_estimate() -> None:
+    with pytest.raises(DistributionError, match="found samples=0; wanted how many to draw"):
+        kl_by_sampling(Normal(0, 1), Normal(1, 1), samples=0, random=np.random.default_rng(0))

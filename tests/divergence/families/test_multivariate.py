@@ -13,7 +13,7 @@ from scipy import integrate, linalg, special, stats
 from torch import distributions as of_torch
 
 from kilter.divergence import closed_forms
-from kilter.divergence.families import Binomial, Categorical, VonMises
+from kilter.divergence.families import Binomial, Categorical, Normal, VonMises
 from kilter.divergence.families.closed_forms import bhattacharyya, entropy, kl, wasserstein2
 from kilter.divergence.families.multivariate import (
     DiagonalNormal,
@@ -127,7 +127,23 @@ def test_an_ill_conditioned_covariance_keeps_its_digits() -> None:
         (lambda: Multinomial(3, [0.5, 0.6]), "must sum to 1"),
         (lambda: LowRankNormal(np.zeros(2), np.ones((2, 1)), np.zeros(2)), "diagonal is 0; it must be"),
         (lambda: kl(DiagonalNormal([0.0], [1.0]), DiagonalNormal([0.0, 0.0], [1.0, 1.0])), "has 1 components and"),
-        (lambda: kl(Multinomial(2, [0.5, 0.5]), Multinomial(3, [0.5, 0.5])), "has no closed form"),
+        (lambda: MultivariateNormal(np.zeros(1), np.eye(3)), r"cholesky has shape \[3, 3\]; expected \[..., 1, 1\]"),
+        (lambda: MultivariateNormal(np.zeros(2), np.eye(2, 3)), r"cholesky has shape \[2, 3\]; expected \[..., 2, 2\]"),
+        (lambda: MultivariateNormal([0.0], [1.0]), r"cholesky has shape \[1\]; expected \[..., 1, 1\]"),
+        (lambda: MultivariateNormal.of(np.zeros(3), np.eye(2)), r"shape \[2, 2\]; expected \[..., 3, 3\]"),
+        (lambda: MultivariateNormal.of(np.zeros(2), np.eye(2, 3)), r"covariance has shape \[2, 3\]; expected"),
+        (
+            lambda: MultivariateNormal.of(np.zeros(2), np.stack([[[1.0, 0.5], [0.0, 1.0]], 1e9 * np.eye(2)])),
+            "not symmetric",
+        ),
+        (
+            lambda: LowRankNormal(np.zeros(3), np.ones((2, 1)), np.ones(3)),
+            r"factor has shape \[2, 1\]; expected \[..., 3,",
+        ),
+        (lambda: Dirichlet(1.0), r"concentration has shape \[\]; expected \[..., D\] with D at least 2"),
+        (lambda: DirichletMultinomial(3, [2.0]), "with D at least 2"),
+        (lambda: Multinomial(3, 1.0), r"probabilities has shape \[\]; expected \[..., D\]"),
+        (lambda: Normal(np.zeros(3), np.ones(2)), r"normal: shapes do not broadcast: mean \[3\], sd \[2\]"),
         (lambda: entropy(DirichletMultinomial(3, [1.0, 2.0])), "has no closed form"),
     ],
 )

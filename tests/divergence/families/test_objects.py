@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import stats
 from torch import distributions as of_torch
 
 from kilter.divergence import quadrature
+from kilter.divergence.families import Bernoulli, Categorical
 from kilter.divergence.families.closed_forms import kl
 from kilter.divergence.families.mixtures import Mixture, kl_bounds
 from kilter.divergence.families.multivariate import DiagonalNormal
@@ -159,12 +161,51 @@ def test_a_frozen_distribution_of_no_family_is_integrated_but_has_no_closed_form
             "found Wishart of torch.distributions.*those that are: Bern",
         ),
         (of_torch.Independent(of_torch.Gamma(torch.ones(2), torch.ones(2)), 1), "only Independent"),
-        (stats.zipf(2.0), "found zipf of scipy.stats"),
-        (stats.geom(0.3), "geom with loc=-1, since failures are counted here"),
-        (stats.norm, "found norm_gen; give a family"),
+        (stats.norm, "found norm_gen of scipy.stats; give it frozen"),
         (np.zeros(3), "found ndarray; give a family"),
     ],
 )
 def test_what_is_no_distribution_of_a_family_is_refused(found: Any, message: str) -> None:
     with pytest.raises(DistributionError, match=message):
         family_of(found)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        of_torch.Bernoulli(logits=torch.tensor(20.0)),
+        of_torch.Bernoulli(logits=torch.tensor([0.0, -120.0])),
+        of_torch.Binomial(3, logits=torch.tensor(-120.0)),
+        of_torch.Geometric(logits=torch.tensor(-120.0)),
+        of_torch.ContinuousBernoulli(logits=torch.tensor(30.0)),
+        of_torch.Categorical(logits=torch.tensor([0.0, -200.0])),
+        of_torch.Multinomial(3, logits=torch.tensor([0.0, -200.0])),
+    ],
+    ids=lambda d: type(d).__name__,
+)
+def test_logits_that_no_probability_is_near_to_are_refused_and_not_clamped(distribution: Any) -> None:
+    for _ in range(2):  # PyTorch keeps the probabilities once they were asked for
+        with pytest.raises(DistributionError, match=r"of which no probability of torch\.float32 is near"):
+            family_of(distribution)
+
+
+def test_probabilities_of_0_and_1_and_logits_of_infinity_are_taken_at_their_word() -> None:
+    assert float(kl(of_torch.Bernoulli(probs=torch.tensor(1.0)), Bernoulli(0.5))) == pytest.approx(math.log(2))
+    never = of_torch.Categorical(logits=torch.tensor([0.0, -math.inf]))
+    assert float(kl(never, Categorical([0.5, 0.5]))) == pytest.approx(math.log(2))
+    twenty = of_torch.Bernoulli(logits=torch.tensor(20.0, dtype=torch.float64))
+    p = 1 / (1 + math.exp(-20))
+    wanted = p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))
+    assert float(kl(twenty, Bernoulli(0.5))) == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: stats.Normal(mu=0, sigma=1), "found Normal of scipy.stats; give it frozen, as in scipy.stats.norm"),
+        (lambda: stats.skewnorm([1, 2]), "found skewnorm of scipy.stats with parameters that are arrays"),
+    ],
+)
+def test_what_scipy_has_beside_frozen_distributions_of_one_number_is_told(make: Any, told: str) -> None:
+    with pytest.raises(DistributionError, match=told):
+        family_of(make())

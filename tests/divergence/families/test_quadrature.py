@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import integrate, stats
 
 from kilter.divergence import Probs, closed_forms, quadrature
 from kilter.divergence import js as discrete_js
@@ -25,6 +25,7 @@ from kilter.divergence.families import (
     Geometric,
     Gumbel,
     HalfCauchy,
+    HalfNormal,
     Kumaraswamy,
     Laplace,
     Logistic,
@@ -32,6 +33,7 @@ from kilter.divergence.families import (
     Normal,
     Pareto,
     Poisson,
+    Rayleigh,
     StudentT,
     Uniform,
     VonMises,
@@ -64,6 +66,9 @@ HARD: list[tuple[Family, Family]] = [
     (VonMises(1, 200), VonMises(1.3, 2)),
     (Poisson(3), Poisson(5)),
     (Poisson(2000), Poisson(2100)),
+    (Poisson(1e5), Poisson(1)),
+    (Geometric(1e-5), Geometric(0.5)),
+    (Cauchy(0, 1), Cauchy(1e4, 1e-3)),
     (Geometric(0.001), Geometric(0.002)),
 ]
 
@@ -74,6 +79,69 @@ def test_kl_is_the_closed_form_within_the_stated_error(p: Family, q: Family) -> 
     assert abs(found.value - wanted) <= found.error + 1e-11 * abs(wanted)
     assert found.error <= 1e-5 * max(1.0, wanted)
     assert found.value == pytest.approx(wanted, rel=1e-8, abs=1e-14)
+
+
+def _student_to_normal(df: float) -> float:
+    """-h(t) + (log 2 pi + E x^2) / 2, and E x^2 = df / (df - 2)."""
+    entropy = float(stats.t(df).entropy())
+    return -entropy + (math.log(2 * math.pi) + df / (df - 2)) / 2
+
+
+@pytest.mark.parametrize("df", [2.05, 2.08, 2.09, 2.1, 2.5])
+def test_where_squares_overflow_within_the_tails_kl_is_finite(df: float) -> None:
+    found = quadrature.kl(StudentT(df, 0, 1), Normal(0, 1))
+    assert abs(found.value - _student_to_normal(df)) <= found.error + 1e-9
+    assert quadrature.cross_entropy(StudentT(df, 0, 1), Normal(0, 1)).value < math.inf
+
+
+def test_where_too_much_is_left_beyond_the_overflow_that_is_told() -> None:
+    for df in (2.001, 2.02):
+        with pytest.raises(DistributionError, match="does not settle"):
+            quadrature.kl(StudentT(df, 0, 1), Normal(0, 1))
+    for df in (0.05, 1.9, 2.0):
+        assert quadrature.kl(StudentT(df, 0, 1), Normal(0, 1)).value == math.inf
+    # E x^2 of Pareto(a, 1) is a / (a - 2), and E log x is 1 / a.
+    wanted = math.log(2.05) - 3.05 / 2.05 - 1 / 2.05 + 2.05 / 0.05 / 2
+    found = quadrature.kl(Pareto(2.05, 1), Rayleigh(1))
+    assert abs(found.value - wanted) <= found.error
+
+
+def test_bounded_divergences_are_never_inf() -> None:
+    """Half of gamma(0.001, 1) lies below 1e-275, where no panel is."""
+    for divergence in (quadrature.kl, quadrature.js, quadrature.total_variation, quadrature.hellinger):
+        with pytest.raises(DistributionError, match=r"p integrates to 0.47.* closer to an end than numbers reach"):
+            divergence(Gamma(0.001, 1), Gamma(1, 1))
+    found = quadrature.total_variation(LogNormal(0, 100), Rayleigh(1))
+    assert found.value == pytest.approx(_by_distribution_functions(), abs=1e-6)
+
+
+def _by_distribution_functions() -> float:
+    """Total variation of LogNormal(0, 100) and Rayleigh(1), whose density is the greater within one interval."""
+    log_x = np.linspace(-60, 5, 1_000_001)
+    excess = stats.norm.cdf(log_x / 100) - stats.rayleigh.cdf(np.exp(log_x))
+    return float(excess.max() - excess.min())
+
+
+def test_outcomes_that_q_rules_out_make_kl_inf_however_unlikely_they_are() -> None:
+    assert quadrature.kl(HalfNormal(0.18), Uniform(-2.8, 9)).value == math.inf
+    assert quadrature.cross_entropy(Normal(0, 1e-3), Uniform(-1, 1)).value == math.inf
+    assert quadrature.js(HalfNormal(0.18), Uniform(-2.8, 9)).value < math.log(2)
+
+
+def test_a_family_of_which_a_millionth_is_out_of_reach_is_refused() -> None:
+    """Beta(0.28, 0.02) has 1e-6 within 1e-300 of 1, where log p/q is large; the sum was off by 700 times its bound."""
+    with pytest.raises(DistributionError, match=r"p integrates to 0.999999.* closer to an end"):
+        quadrature.kl(Beta(0.28022, 0.019933), Weibull(1.97374, 0.52796))
+
+
+def test_no_tolerance_makes_a_density_of_what_integrates_to_0_6() -> None:
+    with pytest.raises(DistributionError, match=r"p integrates to 0\.6"):
+        quadrature.kl(lambda x: 0.6 * stats.norm.pdf(x), Normal(0, 1), tolerance=1e-2)
+
+
+def test_sums_of_too_many_outcomes_are_refused() -> None:
+    with pytest.raises(DistributionError, match=r"over 0 to 4,194,303, and sums end there"):
+        quadrature.js(Geometric(1e-8), Geometric(1e-7))
 
 
 @pytest.mark.parametrize(("p", "q"), HARD[:12], ids=repr)
@@ -165,6 +233,23 @@ def test_a_narrow_peak_that_is_pointed_out_is_found() -> None:
         quadrature.kl(Density(narrow.logpdf, is_log=True), Normal(0, 1))
 
 
+@pytest.mark.parametrize("sd", [1e-3, 1e-4, 1e-6, 1e-8])
+def test_a_peak_however_narrow_is_found_at_its_point(sd: float) -> None:
+    """Of a narrow peak only its own entropy and place matter: int over it of w n log(w n / q) + the rest."""
+    at, weight = 1.2345, 0.01
+    p = Density(lambda x: (1 - weight) * stats.norm.pdf(x) + weight * stats.norm.pdf(x, at, sd), points=(at,))
+    under = (1 - weight) * stats.norm.pdf(at)
+
+    def terms(z: float) -> float:
+        peak = weight * stats.norm.pdf(z)
+        log_p = math.log(under * sd + peak) - math.log(sd)
+        return (under * sd + peak) * (log_p - stats.norm.logpdf(at)) - under * sd * math.log(1 - weight)
+
+    within = integrate.quad(terms, -40, 40, points=[-8, -3, 0, 3, 8], epsabs=1e-14, limit=500)[0]
+    wanted = (1 - weight) * math.log(1 - weight) + within
+    assert quadrature.kl(p, Normal(0, 1)).value == pytest.approx(wanted, abs=30 * sd * weight + 1e-9)
+
+
 @pytest.mark.parametrize(
     ("p", "q", "message"),
     [
@@ -214,3 +299,50 @@ def test_students_t_is_differentiated_where_there_is_no_closed_form() -> None:
 def test_kumaraswamy_is_integrated_up_to_its_singular_ends() -> None:
     found = quadrature.kl(Kumaraswamy(0.4, 0.3), Kumaraswamy(0.4, 0.6))
     assert found.value == pytest.approx(float(closed_forms.kl(Kumaraswamy(0.4, 0.3), Kumaraswamy(0.4, 0.6))), rel=1e-9)
+
+
+# Probabilities of no family.
+
+
+def test_frozen_probabilities_of_no_family_are_summed() -> None:
+    p, q = stats.hypergeom(50, 20, 10), stats.binom(10, 0.4)
+    k = np.arange(11)
+    wanted = float(p.pmf(k) @ (p.logpmf(k) - q.logpmf(k)))
+    assert quadrature.kl(p, q).value == pytest.approx(wanted, rel=1e-12)
+    assert quadrature.entropy(p).value == pytest.approx(float(p.entropy()), rel=1e-12)
+    assert quadrature.js(p, q).value == pytest.approx(float(discrete_js(Probs(p.pmf(k)), Probs(q.pmf(k)))), rel=1e-9)
+    # From 1 on; KL of two geometric distributions does not depend on where they begin.
+    wanted = float(closed_forms.kl(Geometric(0.3), Geometric(0.6)))
+    assert quadrature.kl(stats.geom(0.3), stats.geom(0.6)).value == pytest.approx(wanted, rel=1e-12)
+    assert quadrature.kl(stats.randint(-5, 5), stats.randint(-5, 15)).value == pytest.approx(math.log(2), rel=1e-12)
+    assert quadrature.kl(stats.geom(0.3, loc=-1), stats.geom(0.6)).value == math.inf
+
+
+def test_probabilities_of_power_tails_are_those_of_zeta() -> None:
+    """log p/q of zipf(4) and zipf(5) is log k + log zeta(5) / zeta(4), and E log k is -zeta'(4) / zeta(4)."""
+    wanted = float(-mpmath.zeta(4, derivative=1) / mpmath.zeta(4) + mpmath.log(mpmath.zeta(5) / mpmath.zeta(4)))
+    found = quadrature.kl(stats.zipf(4.0), stats.zipf(5.0))
+    assert abs(found.value - wanted) <= found.error
+    with pytest.raises(DistributionError, match="sums end there"):
+        quadrature.entropy(stats.zipf(1.5))
+    with pytest.raises(DistributionError, match="without a least one"):
+        quadrature.entropy(stats.skellam(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Density(np.exp, low=1, high=0), "from 1 to 0; its low end must be below"),
+        (lambda: Density(np.exp, low=math.nan), "its low end must be below"),
+        (lambda: Density(np.exp, points=1.5), "points=1.5; wanted a tuple of finite numbers"),
+        (lambda: Density(np.exp, points=(math.inf,)), "wanted a tuple of finite numbers"),
+        (lambda: quadrature.entropy(lambda x: math.exp(-x * x)), "failed: .*; write it with NumPy .* np.vectorize"),
+        (lambda: quadrature.entropy(lambda x: 1.0 if 0 < x < 1 else 0.0), "failed: .*; write it with NumPy"),
+        (lambda: quadrature.entropy(lambda x: np.ones(3)), r"values of shape \(3,\) at points of shape"),
+    ],
+)
+def test_functions_that_cannot_be_integrated_say_how_to_write_them(make: Any, message: str) -> None:
+    with pytest.raises(DistributionError, match=message):
+        make()
+    uniform = Density(np.vectorize(lambda x: 1.0 if 0 < x < 1 else 0.0), 0, 1)
+    assert quadrature.entropy(uniform).value == pytest.approx(0, abs=1e-12)

@@ -23,6 +23,7 @@ from kilter.errors import DistributionError
 
 class _Shares(NamedTuple):
     p_K: Floats
+    smoothed_K: Floats
     samples: float  # inf where the distribution is known
 
 
@@ -40,7 +41,7 @@ def entropy_from_counts(p: Counts, *, miller_madow: bool = True) -> Estimate:
     0.7431 ± 0.071 (10 samples; plug-in with Miller-Madow correction: too low where outcomes were not seen)
     """
     value = float(entropy(_counts(p, "p")))
-    p_K, samples = _shares(p)
+    p_K, _, samples = _shares(p)
     p_K = p_K[p_K > 0]
     missing = (len(p_K) - 1) / (2 * samples)
     variance = max(float(p_K @ (-np.log(p_K) - value) ** 2) / samples, (len(p_K) - 1) / (2 * samples**2))
@@ -60,7 +61,9 @@ def kl_from_counts(p: Counts, q: Distribution, *, support: Support = "exact", mi
     q; at p = q with q known it is the mean and variance of chi-squared / 2N.
 
     Infinite where p's sample has an outcome that q's has not: `support=Smooth(amount)` keeps it finite, and pulls it
-    towards 0; "raise" raises. Raises DistributionError for more than one row, and where the outcomes do not match.
+    towards 0; "raise" raises. What is estimated, and corrected, is then KL(P, Q) of the smoothed P and Q: in g =
+    (1 - amount)^2 times sum p (1 - p) / P / 2N + sum P q (1 - q) / Q^2 / 2M, with the variance g Var_p(log P/Q) / N +
+    g Var_q(P/Q) / M. Raises DistributionError for more than one row, and where the outcomes do not match.
 
     >>> from kilter.divergence import Probs
     >>> print(kl_from_counts(Counts([20, 80]), Probs([0.8, 0.2]), miller_madow=False))  # 0.6 log 4
@@ -70,21 +73,29 @@ def kl_from_counts(p: Counts, q: Distribution, *, support: Support = "exact", mi
     """
     value = float(kl(_counts(p, "p"), _one_row(q, "q"), support=support))
     smoothing = 0.0 if isinstance(support, str) else support.amount
-    (p_K, p_samples), (q_K, q_samples) = _shares(p, smoothing), _shares(q, smoothing)
+    (p_K, smooth_p_K, p_samples), (q_K, smooth_q_K, q_samples) = (_shares(of, smoothing) for of in (p, q))
     samples = int(p_samples + (q_samples if math.isfinite(q_samples) else 0))
     if value == math.inf:
         missing = int(((p_K > 0) & (q_K == 0)).sum())
         bias = f"p's sample has {missing} outcome{'s' * (missing > 1)} that q's has not"
         return Estimate(value, math.nan, samples, bias)
-    p_K, q_K = p_K[p_K > 0], q_K[p_K > 0]
-    ratio_K = p_K / q_K
-    excess = (len(p_K) - 1) / (2 * p_samples) + (float(ratio_K.sum()) - 1) / (2 * q_samples)
-    spread = float(p_K @ (np.log(ratio_K) - value) ** 2) / p_samples + (float(p_K @ ratio_K) - 1) / q_samples
-    at_equality = (len(p_K) - 1) * (1 / p_samples + 1 / q_samples) ** 2 / 2
+    p_K, q_K, smooth_p_K, smooth_q_K = (share_K[smooth_p_K > 0] for share_K in (p_K, q_K, smooth_p_K, smooth_q_K))
+    ratio_K, rest = smooth_p_K / smooth_q_K, (1 - smoothing) ** 2
+    of_p = float((p_K * (1 - p_K) / smooth_p_K).sum())
+    of_q = float((ratio_K * q_K * (1 - q_K) / smooth_q_K).sum())
+    excess = rest * (of_p / p_samples + of_q / q_samples) / 2
+    spread = rest * (_variance(p_K, np.log(ratio_K)) / p_samples + _variance(q_K, ratio_K) / q_samples)
+    at_equality = rest**2 * (len(p_K) - 1) * (1 / p_samples + 1 / q_samples) ** 2 / 2
     bias = "plug-in with Miller-Madow correction" if miller_madow else f"plug-in: too high by about {excess:.2g}"
     if smoothing:
         bias += f"; smoothing by {smoothing:g} pulls it towards 0"
     return Estimate(value - excess * miller_madow, math.sqrt(max(spread, at_equality)), samples, bias)
+
+
+def _variance(p_K: Floats, value_K: Floats) -> float:
+    """Of a value that is 0 wherever it is not given."""
+    mean = float(p_K @ value_K)
+    return float(p_K @ (value_K - mean) ** 2 + (1 - p_K.sum()) * mean**2)
 
 
 def _one_row(value: object, name: str) -> Distribution:
@@ -103,7 +114,8 @@ def _counts(value: object, name: str) -> Counts:
 
 
 def _shares(distribution: Distribution, smoothing: float = 0.0) -> _Shares:
-    """Probabilities, and the number of samples behind them."""
+    """Probabilities, the same smoothed, and the number of samples behind them."""
     row = on_host(distribution.along(-1)).astype(np.float64)
     samples = float(row.sum()) if isinstance(distribution, Counts) else math.inf
-    return _Shares(floats(form_of(distribution, row, smoothing).p), samples)
+    plain, smoothed = (floats(form_of(distribution, row, amount).p) for amount in (0.0, smoothing))
+    return _Shares(plain, smoothed, samples)

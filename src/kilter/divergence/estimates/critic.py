@@ -18,6 +18,7 @@ from kilter.divergence.estimates.points import point_pair, points
 from kilter.divergence.estimates.standard_errors import Array, Estimate, Floats, floats
 from kilter.divergence.estimates.variational import DONSKER_VARADHAN, bound_from_critic, bound_value
 from kilter.divergence.exact.f_divergences import FDivergence
+from kilter.errors import DistributionError
 
 if TYPE_CHECKING:
     import torch
@@ -77,8 +78,14 @@ def train_critic(
     network.load_state_dict(best_state)
 
     def critic(values_ND: Array) -> Floats:
+        values_ND = points(values_ND, "the critic's input", least=1)
+        if values_ND.shape[1] != len(centre_D):
+            raise DistributionError(
+                f"the critic's input has shape {values_ND.shape}; it was trained in {len(centre_D)} dimensions: give "
+                "samples by those dimensions"
+            )
         with torch.no_grad():
-            return floats(network(prepared(points(values_ND, "the critic's input", least=1))))
+            return floats(network(prepared(values_ND)))
 
     return critic
 

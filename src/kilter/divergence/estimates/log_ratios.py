@@ -18,16 +18,20 @@ NumPy, PyTorch and JAX arrays alike, with gradients where the array has them. Ax
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from kilter.divergence.estimates.gradients import stop_gradient
-from kilter.divergence.estimates.standard_errors import Array, Estimate, floats, mean_estimate
+from kilter.divergence.estimates.standard_errors import Array, Estimate, Floats, floats, mean_estimate
 from kilter.divergence.exact.power import power_terms
 from kilter.divergence.namespaces import array_namespace
 from kilter.errors import DistributionError
+
+HEAVY = 0.1  # of all weight on one sample
 
 
 def k1(log_ratio: Array) -> Array:
@@ -84,7 +88,8 @@ def kl_from_log_ratios(log_ratio_N: Array, *, term: str = "k3", clusters: Sequen
     """KL(p, q) as the mean of a term over the log-ratios log p - log q of independent samples of p.
 
     `clusters` as in `mean_estimate`. k3 has the smaller error where p and q are close; where they are far apart a few
-    samples with large exp(-l) rule it, and k1 is the safer: compare the two. For samples whose log-ratio is a sum over
+    samples with large exp(-l) rule it, its standard error is too small, which is warned of, and k1 is the safer. For
+    samples whose log-ratio is a sum over
     tokens see `kl_from_sequences`. Raises DistributionError for an unknown term, and for a log-ratio that is NaN, or
     -inf, which no sample of p can have.
 
@@ -104,7 +109,20 @@ def kl_from_log_ratios(log_ratio_N: Array, *, term: str = "k3", clusters: Sequen
         )
     with np.errstate(over="ignore"):
         terms_N = TERMS[term].function(checked_N)
-    return mean_estimate(terms_N, clusters=clusters, bias=TERMS[term].bias)
+    bias = TERMS[term].bias + (_heavy_sample_note(checked_N) if term == "k3" else "")
+    return mean_estimate(terms_N, clusters=clusters, bias=bias)
+
+
+def _heavy_sample_note(log_ratio_N: Floats) -> str:
+    """What is to be said where the mean of q/p, which is 1, rests on one sample: then others as rare are missing."""
+    if not len(log_ratio_N) or not math.isfinite(log_ratio_N.min()):
+        return ""
+    share = 1 / float(np.exp(log_ratio_N.min() - log_ratio_N).sum())
+    if share <= max(HEAVY, 5 / len(log_ratio_N)):
+        return ""
+    note = f"one sample holds {share:.0%} of the weight: the standard error is too small; see term='k1'"
+    warnings.warn(note, stacklevel=3)
+    return f"; {note}"
 
 
 def kl_loss(log_ratio: Array) -> Array:
@@ -112,11 +130,13 @@ def kl_loss(log_ratio: Array) -> Array:
 
     So its mean is an unbiased, nonnegative measure of KL(p, q), and the mean of its gradient with respect to p's
     parameters is that of KL(p, q), for on-policy samples: drawn from p as it now is. For others weigh the loss by
-    p / (the distribution drawn from). The log-ratio is log p - log q with the graph of log p.
+    p / (the distribution drawn from). The log-ratio is log p - log q with the graph of log p; where it is infinite, the
+    loss is, and has no gradient.
 
     >>> float(kl_loss(np.array(-0.5))) == float(k3(np.array(-0.5)))
     True
     """
-    value, loss = k3(log_ratio), k2(log_ratio)
     xp = array_namespace(log_ratio)
-    return stop_gradient(value) + xp.where(xp.isfinite(loss), loss - stop_gradient(loss), xp.zeros_like(loss))
+    # k2 is not even formed where it is infinite: its slope would be, too, and times 0 is NaN.
+    loss = k2(xp.where(xp.isfinite(k2(stop_gradient(log_ratio))), log_ratio, xp.zeros_like(log_ratio)))
+    return k3(stop_gradient(log_ratio)) + (loss - stop_gradient(loss))

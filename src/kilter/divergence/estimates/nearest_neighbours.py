@@ -14,6 +14,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kilter.divergence.estimates.points import point_pair, points
 from kilter.divergence.estimates.standard_errors import Array, Estimate, Floats, floats
@@ -28,7 +29,8 @@ def entropy_from_neighbours(x_ND: Array, *, k: int = 3, resolution: Array | None
 
     Values that were rounded coincide, and a density of coinciding points has no entropy. `resolution` says what they
     were rounded to (a number, or one for each dimension): they are spread out evenly within it, by `seed`. Raises
-    DistributionError for points with k others at the very same place, and warns where the dimension is high.
+    DistributionError for points with k others at the very same place, and warns where there are copies at all, or where
+    the dimension is high.
 
     >>> x = np.random.default_rng(0).normal(size=2000)
     >>> print(round(entropy_from_neighbours(x).value, 2), round(0.5 * np.log(2 * np.pi * np.e), 2))
@@ -38,9 +40,7 @@ def entropy_from_neighbours(x_ND: Array, *, k: int = 3, resolution: Array | None
     from scipy.special import digamma, gammaln
 
     x_ND = points(x_ND, "x", least=_checked(k) + 1)
-    if resolution is not None:
-        noise_ND = np.random.default_rng(seed).uniform(-0.5, 0.5, x_ND.shape)
-        x_ND = x_ND + noise_ND * floats(resolution)
+    x_ND = _spread_out(x_ND, resolution, np.random.default_rng(seed))
     scale_D = _scale(x_ND)
     count, dimension = x_ND.shape
     tree = cKDTree(x_ND / scale_D)
@@ -58,19 +58,24 @@ def entropy_from_neighbours(x_ND: Array, *, k: int = 3, resolution: Array | None
     shortened_N = np.bincount(neighbour_Nk[:, 1:].ravel(), minlength=count) / k
     error = float((surprise_N - shortened_N).std(ddof=1)) / math.sqrt(count)
     bias = f"{k} nearest neighbours: biased where the density bends within their reach"
-    return Estimate(float(surprise_N.mean()), error, count, bias + _dimension_note(count, dimension, k))
+    bias += _copies_note(int((distance_Nk[:, 1] == 0).sum()), count) + _dimension_note(count, dimension, k)
+    return Estimate(float(surprise_N.mean()), error, count, bias)
 
 
-def kl_from_neighbours(x_ND: Array, y_MD: Array, *, k: int = 3) -> Estimate:
+def kl_from_neighbours(
+    x_ND: Array, y_MD: Array, *, k: int = 3, resolution: Array | None = None, seed: int = 0
+) -> Estimate:
     """KL(p, q) from samples x of p and y of q (Wang, Kulkarni and Verdu 2009, "Divergence estimation for
     multidimensional densities via k-nearest-neighbor distances"). It may be negative.
 
     It is never infinite, and too low where p has mass in the tails of q: a neighbour that is far off stands for a
     density that is lower still. The standard error adds the spread over x and that over y, where a point of y weighs
-    as many points of x have it for a neighbour. Where k points coincide, what is compared is how many points of either
-    sample lie in a ball that holds k of each; for samples that all lie on a few points this is close to the plug-in
-    estimate from counts. Raises DistributionError where the samples have different dimensions, or one that does not
-    vary, and warns where there are many.
+    as many points of x have it for a neighbour. Where points coincide, or are equally far, what is compared is how many
+    points of either sample lie in a ball that holds k of each; for samples that all lie on a few points this is close
+    to the plug-in estimate from counts. With `resolution`, values that were rounded are spread out instead, as for
+    entropy. Copies count as draws of their own, so where they are none the standard error is too small; where they
+    stand in both samples, KL is too low. Raises DistributionError where the samples have different dimensions, or one
+    that does not vary, and warns where there are many.
 
     >>> rng = np.random.default_rng(0)
     >>> found = kl_from_neighbours(rng.normal(0, 1, 2000), rng.normal(1, 1, 2000))  # KL(N(0, 1), N(1, 1)) = 1/2
@@ -80,13 +85,15 @@ def kl_from_neighbours(x_ND: Array, y_MD: Array, *, k: int = 3) -> Estimate:
     from scipy.spatial import cKDTree
 
     x_ND, y_MD = point_pair(x_ND, y_MD, least=_checked(k) + 1)
+    random = np.random.default_rng(seed)
+    x_ND, y_MD = (_spread_out(values_ND, resolution, random) for values_ND in (x_ND, y_MD))
     scale_D = _scale(np.concatenate([x_ND, y_MD]))
     (n, dimension), m = x_ND.shape, len(y_MD)
     tree_x, tree_y = cKDTree(x_ND / scale_D), cKDTree(y_MD / scale_D)
-    to_x_N = tree_x.query(tree_x.data, k + 1)[0][:, k]
+    to_x_Nk = tree_x.query(tree_x.data, k + 1)[0][:, 1:]
     to_y_Nk, neighbour_Nk = (found.reshape(n, k) for found in tree_y.query(tree_x.data, k))
-    to_y_N = to_y_Nk[:, -1]
-    tied_N = (to_x_N == 0) | (to_y_N == 0)
+    to_x_N, to_y_N = to_x_Nk[:, -1], to_y_Nk[:, -1]
+    tied_N, shared_N = _has_ties(to_x_Nk) | _has_ties(to_y_Nk), to_y_Nk[:, 0] == 0
     log_ratio_N = np.zeros(n)
     log_ratio_N[~tied_N] = dimension * np.log(to_y_N[~tied_N] / to_x_N[~tied_N])
     log_ratio_N[tied_N] = _log_ratio_of_counts(tree_x, tree_y, tree_x.data[tied_N], to_x_N[tied_N], to_y_N[tied_N])
@@ -95,8 +102,16 @@ def kl_from_neighbours(x_ND: Array, y_MD: Array, *, k: int = 3) -> Estimate:
     error = math.hypot(log_ratio_N.std(ddof=1) / math.sqrt(n), weight_M.std() / math.sqrt(m))
     bias = f"{k} nearest neighbours: mostly too low, where p/q changes within their reach"
     if tied_N.any():
-        bias += f"; {int(tied_N.sum())} of {n} points lie on copies, and were counted"
+        bias += f"; {int(tied_N.sum())} of {n} points of x have copies or ties nearby: counted, as draws of their own"
+    if shared_N.any():
+        bias += f"; {int(shared_N.sum())} of them lie on points of y: too low, if one sample was copied into the other"
     return Estimate(float(log_ratio_N.mean()), error, n + m, bias + _dimension_note(min(n, m), dimension, k))
+
+
+def _has_ties(distance_Nk: Floats) -> NDArray[np.bool_]:
+    """Where a neighbour is at the very same place, or two are equally far: then a distance stands for no density."""
+    tied_N: NDArray[np.bool_] = (np.diff(distance_Nk, axis=1, prepend=0.0) == 0).any(axis=1)
+    return tied_N
 
 
 def _log_ratio_of_counts(tree_x: Any, tree_y: Any, centre_TD: Floats, to_x_T: Floats, to_y_T: Floats) -> Floats:
@@ -128,10 +143,24 @@ def _even_over_copies(y_MD: Floats, weight_M: Floats) -> Floats:
     return mean[place_M]
 
 
+def _spread_out(values_ND: Floats, resolution: Array | None, random: np.random.Generator) -> Floats:
+    """Values that were rounded to multiples of `resolution`, anywhere that they may have been rounded from."""
+    if resolution is None:
+        return values_ND
+    resolution = floats(resolution)
+    dimension = values_ND.shape[1]
+    if resolution.shape not in ((), (dimension,)) or not ((resolution >= 0) & np.isfinite(resolution)).all():
+        raise DistributionError(
+            f"found resolution={resolution.tolist()}; wanted what the values were rounded to, a number that is not "
+            f"negative, or one for each of {dimension} dimensions"
+        )
+    return values_ND + random.uniform(-0.5, 0.5, values_ND.shape) * resolution
+
+
 def _checked(k: int) -> int:
-    if k < 1:
+    if k != int(k) or k < 1:
         raise DistributionError(f"found k={k}; wanted a number of neighbours, at least 1")
-    return k
+    return int(k)
 
 
 def _scale(values_ND: Floats) -> Floats:
@@ -140,6 +169,14 @@ def _scale(values_ND: Floats) -> Floats:
         column = int(np.argmin(scale_D))
         raise DistributionError(f"dimension {column} is the same for all samples; leave it out: it has no density")
     return scale_D
+
+
+def _copies_note(copies: int, count: int) -> str:
+    if not copies:
+        return ""
+    note = f"{copies} of {count} points have a copy at the very same place: too low"
+    warnings.warn(f"{note}; leave copies out, or say what was rounded to (resolution=...)", stacklevel=3)
+    return f"; {note}"
 
 
 def _dimension_note(count: int, dimension: int, k: int) -> str:

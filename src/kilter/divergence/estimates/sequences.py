@@ -12,7 +12,7 @@ Axes: N sequences, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from kilter.divergence.estimates.standard_errors import Array, Estimate, Floats,
 from kilter.divergence.namespaces import array_namespace
 from kilter.errors import DistributionError
 
+ROUNDING = 1e-4  # by which the KL of two distributions that are nearly the same may be negative, in float32
 BIAS = "unbiased for sequences drawn from p as it is, at temperature 1"
 
 
@@ -45,18 +46,25 @@ def kl_from_sequences(
 
     Both are one array for each sequence, of its length, or one [N, T] with a mask of the tokens that count (what stands
     elsewhere may be NaN). `clusters` names what samples have in common, such as their prompt, as in `mean_estimate`.
-    Raises DistributionError where the two do not have the same shapes.
+    Raises DistributionError where the two do not have the same shapes, and for what no KL and no log-ratio can be.
 
     >>> kl, log_ratio = kl_from_sequences([[0.5, 0.1], [0.5]], [[0.7, -0.2], [0.1]])
     >>> round(kl.value, 6), round(log_ratio.value, 6), kl.standard_error < log_ratio.standard_error
     (0.55, 0.3, True)
     """
-    kl_N, log_ratio_N = _sums(token_kl, mask_NT), _sums(token_log_ratio, mask_NT)
-    if _lengths(token_kl) != _lengths(token_log_ratio):
-        raise DistributionError(
-            "token_kl and token_log_ratio differ in shape; give both for each token of each sequence"
-        )
-    return SequenceKl(*(mean_estimate(sum_N, clusters=clusters, bias=BIAS) for sum_N in (kl_N, log_ratio_N)))
+    given = {"token_kl": token_kl, "token_log_ratio": token_log_ratio}
+    if mask_NT is None:
+        rows = {name: [floats(row) for row in values] for name, values in given.items()}
+    else:
+        whole = {name: floats(values) for name, values in given.items()}
+        counts_NT = floats(mask_NT) > 0
+        _check_shapes({**whole, "mask": counts_NT})
+        rows = {
+            name: [row[keep] for row, keep in zip(values, counts_NT, strict=True)] for name, values in whole.items()
+        }
+    _check_tokens(**rows)
+    sums = ([row.sum() for row in values] for values in rows.values())
+    return SequenceKl(*(mean_estimate(np.array(sum_N), clusters=clusters, bias=BIAS) for sum_N in sums))
 
 
 def sequence_kl_loss(token_kl_NT: Array, log_prob_NT: Array, *, mask_NT: Array | None = None) -> Array:
@@ -64,28 +72,49 @@ def sequence_kl_loss(token_kl_NT: Array, log_prob_NT: Array, *, mask_NT: Array |
 
     The value is the sum of token KL. Its own gradient is not all: an earlier token also decides in which contexts
     later KL is paid. So each token's log-prob under p (with its graph) is weighed by the sum of the KL after it (Amini,
-    Vieira and Cotterell 2025, arXiv 2504.10637). For on-policy sequences.
+    Vieira and Cotterell 2025, arXiv 2504.10637). For on-policy sequences. Raises DistributionError for shapes that
+    differ.
 
     >>> float(sequence_kl_loss(np.array([[0.5, 0.1]]), np.log([[0.3, 0.6]]))[0])
     0.6
     """
     xp = array_namespace(token_kl_NT, log_prob_NT)
+    _check_shapes({"token_kl": token_kl_NT, "log_prob": log_prob_NT, "mask": mask_NT})
     if mask_NT is not None:
         token_kl_NT, log_prob_NT = (
             xp.where(mask_NT, values, xp.zeros_like(values)) for values in (token_kl_NT, log_prob_NT)
         )
     fixed_NT = stop_gradient(token_kl_NT)
-    after_NT = xp.sum(fixed_NT, axis=1, keepdims=True) - xp.cumulative_sum(fixed_NT, axis=1)
+    here_and_after_NT = xp.flip(xp.cumulative_sum(xp.flip(fixed_NT, axis=1), axis=1), axis=1)
+    after_NT = xp.concat([here_and_after_NT[:, 1:], xp.zeros_like(fixed_NT[:, :1])], axis=1)
+    after_NT = xp.where(xp.isfinite(after_NT), after_NT, xp.zeros_like(after_NT))  # the sum is infinite anyway
     score_NT = log_prob_NT - stop_gradient(log_prob_NT)  # 0, with the gradient of log p
     return xp.sum(token_kl_NT + after_NT * score_NT, axis=1)
 
 
-def _sums(values: Sequence[Array] | Array, mask_NT: Array | None) -> Floats:
-    if mask_NT is None:
-        return np.array([floats(row).sum() for row in values], dtype=np.float64)
-    counted: Floats = np.where(floats(mask_NT) > 0, floats(values), 0.0).sum(axis=1)
-    return counted
+def _check_shapes(arrays: Mapping[str, Array | None]) -> None:
+    """All of one shape [N, T]; None is left out."""
+    shapes = {name: tuple(values.shape) for name, values in arrays.items() if values is not None}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 2 for shape in shapes.values()):
+        found = " and ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
+        raise DistributionError(f"found {found}; wanted one shape, sequences by tokens")
 
 
-def _lengths(values: Sequence[Array] | Array) -> list[int]:
-    return [len(row) for row in values]
+def _check_tokens(token_kl: list[Floats], token_log_ratio: list[Floats]) -> None:
+    """Both are numbers for each token of each sequence, and no KL is negative."""
+    shapes, others = ([row.shape for row in rows] for rows in (token_kl, token_log_ratio))
+    if shapes != others or any(len(shape) != 1 for shape in shapes):
+        raise DistributionError(
+            "token_kl and token_log_ratio differ in shape, or are no rows of tokens; give both for each token of each "
+            "sequence"
+        )
+    for at, (kl_T, log_ratio_T) in enumerate(zip(token_kl, token_log_ratio, strict=True)):
+        if np.isnan(kl_T).any() or (kl_T < -ROUNDING).any():
+            raise DistributionError(
+                f"sequence {at} has a token KL of {kl_T.min():g}; a KL is a number and not negative"
+            )
+        if np.isnan(log_ratio_T).any() or (log_ratio_T == -np.inf).any():
+            raise DistributionError(
+                f"sequence {at} has a log-ratio of {log_ratio_T.min():g}; a token that p drew has p > 0, so log p - "
+                "log q is a number, or inf where q = 0"
+            )

@@ -11,6 +11,8 @@ import numpy as np
 from array_api_compat import is_torch_array
 from numpy.typing import NDArray
 
+from kilter.errors import DistributionError
+
 Array = Any
 Floats = NDArray[np.float64]
 
@@ -45,7 +47,8 @@ def mean_estimate(values: Array, *, clusters: Sequence[Hashable] | None = None, 
 
     Values of one cluster (samples of one prompt) may depend on each other; clusters may not. With `clusters`, a name
     for each value, it is the mean of the clusters' means, with its standard error over clusters; within the cluster,
-    where there is but one. NaN without values.
+    where there is but one. NaN without values. Raises DistributionError for values that are no row of numbers, and
+    where there are not as many clusters.
 
     >>> print(mean_estimate([1.0, 2.0, 3.0]))
     2 ± 0.58 (3 samples; unbiased)
@@ -53,6 +56,10 @@ def mean_estimate(values: Array, *, clusters: Sequence[Hashable] | None = None, 
     3.5 ± 1.5 (3 samples; unbiased)
     """
     values = floats(values)
+    if values.ndim != 1:
+        raise DistributionError(f"found values of shape {values.shape}; give one row of them, one for each sample")
+    if clusters is not None and len(clusters) != len(values):
+        raise DistributionError(f"found {len(clusters)} clusters for {len(values)} values; name the cluster of each")
     means = values if clusters is None else _cluster_means(values, clusters)
     value, error = math.nan, math.nan
     with np.errstate(invalid="ignore"):  # a value may be infinite

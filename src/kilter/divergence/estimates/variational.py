@@ -22,6 +22,7 @@ import math
 import warnings
 
 import numpy as np
+from array_api_compat import is_jax_array
 
 from kilter.divergence.estimates.standard_errors import Array, Estimate, Floats, floats
 from kilter.divergence.exact.f_divergences import FDivergence, f_divergence_named
@@ -29,7 +30,7 @@ from kilter.divergence.namespaces import array_namespace
 from kilter.errors import DistributionError
 
 DONSKER_VARADHAN = "donsker-varadhan"
-# exp(u) beyond this leaves f*(f'(exp(u))) without digits; and exp(20) samples, to see such ratios, nobody has.
+# exp(20) samples, to see such ratios, nobody has.
 LARGEST = 20.0
 
 
@@ -37,7 +38,8 @@ def bound_value(on_p_N: Array, on_q_M: Array, *, bound: str | FDivergence = DONS
     """A bound as a differentiable number, from a critic's u = log p/q at samples of p and of q.
 
     `bound` is "donsker-varadhan" (of KL(p, q), the default), an f-divergence, or the name of one ("forward_kl" is the
-    bound of Nguyen, Wainwright and Jordan, also "nwj"). u is clipped at +-20: a clipped critic is a critic too.
+    bound of Nguyen, Wainwright and Jordan, also "nwj"). u is clipped at +-20: a clipped critic is a critic too. It is
+    computed in float64; in JAX in the type of u, clipped at +-11 where that is float32.
 
     >>> u = np.zeros(4)  # a critic that cannot tell them apart
     >>> float(bound_value(u, u)), float(bound_value(u, u, bound="js"))
@@ -86,7 +88,11 @@ def _f_of(bound: str | FDivergence) -> FDivergence | None:
 
 
 def _clipped(u: Array) -> Array:
-    return array_namespace(u).clip(u, -LARGEST, LARGEST)
+    """Within what leaves f*(f'(exp(u))) some digits: with eps exp(u) near 1, f' would be its own limit, and f* inf."""
+    xp = array_namespace(u)
+    u = u if is_jax_array(u) else xp.astype(u, xp.float64, copy=False)
+    most = min(LARGEST, -0.7 * math.log(float(xp.finfo(u.dtype).eps)))
+    return xp.clip(u, -most, most)
 
 
 def _on_p(u: Array, f: FDivergence) -> Array:

@@ -106,7 +106,9 @@ class GradientComparison:
                 f"cross-entropy {cross:.6f} = H(p) {between:.6f} ({constant}) + KL {divergence:.6f}{rows}",
                 *_told("q", self.cross_entropy_by_q, self.kl_by_q, counts=True),
                 *_told("p", self.cross_entropy_by_p, self.kl_by_p, counts=not self.interchangeable),
-                f"measured slopes agree within {self.measured_error:.0e}",
+                "no slope is finite to measure"
+                if np.isnan(self.measured_error)
+                else f"measured slopes agree within {self.measured_error:.0e}",
             ]
         )
 
@@ -212,6 +214,10 @@ def _measured_error(pair: Pair, loss: Callable[..., Array], by_p: Array, by_q: A
 def _told(name: str, of_cross_entropy: Array, of_kl: Array, *, counts: bool) -> list[str]:
     """A line of the report about the gradients by one distribution's logits."""
     gradients = on_host(of_cross_entropy), on_host(of_kl)
+    if np.isnan(gradients).any():
+        return [
+            f"by {name}'s logits: not finite: q rules out outcomes of p" + ("" if counts else ", and p does not move")
+        ]
     largest = np.max(np.abs(gradients[0] - gradients[1]))
     equal = largest <= ROUNDINGS * np.finfo(gradients[0].dtype).eps
     shown = ""

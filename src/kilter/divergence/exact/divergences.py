@@ -248,7 +248,7 @@ def wasserstein1(
 
 def of_one(p: Distribution, options: Options, unit: str, value: Callable[[Form], Array]) -> Array:
     """A function of one distribution, for each row; reduced as asked for."""
-    settings = RowOptions(**options)
+    settings = RowOptions.of(options)
     (rows,) = settings.read({"p": required(p, "p")})
     values = value(form_of(p, rows, settings.smoothing))
     return settings.reduce(values, settings.kept(rows), unit, lambda index: "the numbers are too large")
@@ -256,7 +256,7 @@ def of_one(p: Distribution, options: Options, unit: str, value: Callable[[Form],
 
 def of_two(p: Distribution, q: Distribution, options: Options, unit: str, value: Callable[[Pair], Array]) -> Array:
     """A function of two distributions, for each row; reduced as asked for."""
-    settings = RowOptions(**options)
+    settings = RowOptions.of(options)
     given = {"p": required(p, "p"), "q": required(q, "q")}
     if _large_logits(p, q, settings):
         rows_p, rows_q, values = _by_blocks(given, settings, value)

@@ -22,7 +22,7 @@ from kilter.divergence.exact.divergences import absolute_sum, of_two
 from kilter.divergence.exact.forms import Pair, from_probabilities
 from kilter.divergence.exact.jensen_shannon import mixture_sum
 from kilter.divergence.exact.power import kl_sum, power_sum
-from kilter.divergence.exact.rows import Options
+from kilter.divergence.exact.rows import Options, Unit
 from kilter.divergence.namespaces import array_namespace
 from kilter.errors import DistributionError
 
@@ -36,7 +36,8 @@ class FDivergence:
 
     formula: f(t) as text. row_sum: sum q f(p / q) over the last axis of a pair. slope: f'(exp(s)) of a log-ratio s.
     inner_conjugate: f*(u) within its domain, u < `slope_at_infinity` (or equal to it where `attained`). at_zero: f(0).
-    The functions take and return arrays of any library, or plain numbers.
+    has_unit: whether the divergence is in nats or bits. The functions take and return arrays of any library, or plain
+    numbers.
     """
 
     name: str
@@ -47,6 +48,7 @@ class FDivergence:
     slope: Function | None = None
     inner_conjugate: Function | None = None
     attained: bool = False
+    has_unit: bool = False
 
     @classmethod
     def of(
@@ -61,7 +63,9 @@ class FDivergence:
     ) -> FDivergence:
         """The divergence of a convex f with f(1) = 0, which is called for t > 0.
 
-        at_zero: f(0), which may be inf. slope_at_infinity: the limit of f(t) / t, which may be inf.
+        at_zero: f(0), which may be inf. slope_at_infinity: the limit of f(t) / t, which may be inf. Where p / q is no
+        finite number above 0 (from log-ratios of 709 on, in float32 of 88), they stand for f; so an infinite one makes
+        the divergence infinite there.
 
         >>> from kilter.divergence import Probs
         >>> triangular = FDivergence.of(lambda t: (t - 1) ** 2 / (t + 1), at_zero=1.0, slope_at_infinity=1.0)
@@ -119,6 +123,7 @@ def forward_kl() -> FDivergence:
         slope_at_infinity=math.inf,
         slope=lambda s: s,
         inner_conjugate=lambda u: array_namespace(u).expm1(u),
+        has_unit=True,
     )
 
 
@@ -132,6 +137,7 @@ def reverse_kl() -> FDivergence:
         slope_at_infinity=1.0,
         slope=lambda s: -array_namespace(s).expm1(-s),
         inner_conjugate=lambda u: -array_namespace(u).log1p(-u),
+        has_unit=True,
     )
 
 
@@ -160,6 +166,7 @@ def js(weight: float = 0.5) -> FDivergence:
         slope_at_infinity=-weight * math.log(weight),
         slope=slope,
         inner_conjugate=conjugate,
+        has_unit=True,
     )
 
 
@@ -263,11 +270,13 @@ def f_divergence_named(name: str, **parameters: float) -> FDivergence:
         raise DistributionError(f"the f-divergence {name!r} does not go with {parameters}: {error}") from error
 
 
-def f_divergence(p: Distribution, q: Distribution, f: str | FDivergence, **options: Unpack[Options]) -> Array:
+def f_divergence(
+    p: Distribution, q: Distribution, f: str | FDivergence, *, unit: Unit = "nats", **options: Unpack[Options]
+) -> Array:
     """The f-divergence sum q f(p / q), for a name of `F_DIVERGENCES` or an `FDivergence` (Csiszár 1967).
 
-    One value for each row, in nats for those that have a unit. Names that take parameters are made by
-    `f_divergence_named`.
+    One value for each row. `unit` is for those that have one, KL and JS; DistributionError for others. Names that take
+    parameters are made by `f_divergence_named`.
 
     >>> from kilter.divergence import Probs
     >>> p, q = Probs([0.5, 0.5]), Probs([0.7, 0.3])
@@ -275,18 +284,25 @@ def f_divergence(p: Distribution, q: Distribution, f: str | FDivergence, **optio
     (0.0871767, 0.0822829)
     """
     divergence = f_divergence_named(f) if isinstance(f, str) else f
-    return of_two(p, q, options, "nats", divergence.row_sum)
+    if unit != "nats" and not divergence.has_unit:
+        raise DistributionError(f"found unit={unit!r}; the f-divergence {divergence.name!r} has no unit: leave it out")
+    return of_two(p, q, options, unit, divergence.row_sum)
 
 
 def _row_sum_of(f: Function, at_zero: float, slope_at_infinity: float) -> Callable[[Pair], Array]:
     def row_sum(pair: Pair) -> Array:
         xp = array_namespace(pair.p.p)
         zero = xp.zeros_like(pair.p.p)
-        inner = pair.q.p * f(xp.exp(-pair.log_ratio))
-        only_p = _weighted(pair.p.p, pair.p.possible, slope_at_infinity)
-        only_q = _weighted(pair.q.p, pair.q.possible, at_zero)
-        edge = xp.where(pair.q.possible, zero, only_p) + xp.where(pair.p.possible, zero, only_q)
-        return xp.sum(xp.where(pair.both, inner, edge), axis=-1)
+        # Where exp overflows, neither it nor its slope, which is infinite too, comes near f.
+        usual = pair.both & (abs(pair.log_ratio) < math.log(xp.finfo(zero.dtype).max))
+        inner = pair.q.p * f(xp.exp(-xp.where(usual, pair.log_ratio, zero)))
+        more_p = pair.p.possible & ~(pair.q.possible & (pair.log_ratio > 0))
+        at_edge = xp.where(
+            more_p,
+            _weighted(pair.p.p, pair.p.possible, slope_at_infinity),
+            _weighted(pair.q.p, pair.q.possible, at_zero),
+        )
+        return xp.sum(xp.where(usual, inner, at_edge), axis=-1)
 
     return row_sum
 

@@ -16,7 +16,7 @@ from array_api_compat import device, is_array_api_obj
 
 from kilter.divergence.exact.distributions import Distribution, Logits, computed_in, first, on_host, place
 from kilter.divergence.exact.forms import form_of
-from kilter.divergence.exact.rows import Reduction, RowOptions, Unit, common_namespace
+from kilter.divergence.exact.rows import Reduction, RowOptions, Unit, check_options, common_namespace
 from kilter.divergence.namespaces import array_namespace
 from kilter.errors import DistributionError
 
@@ -232,6 +232,7 @@ def mean_squared_error(*, values: Array, mean: Array, **options: Unpack[LossOpti
 
 
 def _settings(options: LossOptions) -> tuple[RowOptions, Unit]:
+    check_options(options, LossOptions)
     known = {name: value for name, value in options.items() if name != "unit"}
     return RowOptions(**{"reduction": "mean", **known}), options.get("unit", "nats")  # type: ignore[arg-type]
 
@@ -306,7 +307,8 @@ def _indices(
     counted = counted if ignore_index is None else counted & (labels != ignore_index)
     if validate:
         good = ~counted | ((labels >= 0) & (labels < z.shape[-1]))
-        _check("labels", labels, good, f"outcomes from 0 to {z.shape[-1] - 1}, or ignore_index ({ignore_index})")
+        ignored = "" if ignore_index is None else f", or ignore_index ({ignore_index})"
+        _check("labels", labels, good, f"outcomes from 0 to {z.shape[-1] - 1}{ignored}")
     return xp.where(counted, labels, xp.zeros_like(labels)), counted
 
 

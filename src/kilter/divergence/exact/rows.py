@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -64,6 +64,12 @@ class RowOptions:
             raise DistributionError(
                 "found weights with reduction='none', where they do nothing; wanted 'mean' or 'sum'"
             )
+
+    @classmethod
+    def of(cls, options: Options) -> RowOptions:
+        """Raises DistributionError for a name that is no option."""
+        check_options(options, Options)
+        return cls(**options)
 
     @property
     def smoothing(self) -> float:
@@ -156,6 +162,16 @@ class RowOptions:
                 f"found weight {on_host(weights[index])}{place(index)}; wanted finite ones, none negative"
             )
         return weights
+
+
+def check_options(options: Mapping[str, Any], known: type) -> None:
+    """Raise DistributionError for a name that the TypedDict `known` has not."""
+    unknown = [name for name in options if name not in known.__annotations__]
+    if unknown:
+        instead = "; a unit is for entropies and divergences in nats" if unknown[0] == "unit" else ""
+        raise DistributionError(
+            f"found the option {unknown[0]!r}; wanted one of {', '.join(known.__annotations__)}{instead}"
+        )
 
 
 def common_namespace(rows: list[Array], names: dict[str, Distribution]) -> Any:

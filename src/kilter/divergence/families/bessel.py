@@ -12,12 +12,14 @@ from typing import Any
 
 from numpy.polynomial import Polynomial
 
+from kilter.divergence.families.special import excess
 from kilter.divergence.namespaces import array_namespace
 
 Array = Any
 
 _LEAST_ORDER = 40  # from where the expansion is exact to rounding
 _TERMS = 9
+_TERMS_OF_HANKEL = 17
 
 
 @cache
@@ -79,6 +81,40 @@ def log_hyp0f1(order: float, x: Array) -> Array:
     for j, ratio in enumerate(ratios[1:]):
         total = total + xp.log1p(x * x * ratio / (2 * (order + j + 1)))
     return total
+
+
+def _ratio_slope(order: float, x: Array) -> Array:
+    """The derivative of `bessel_ratio`: r_0 (1 - x^2 (r_0 - r_1)), and where x is large and that cancels by Hankel's
+    expansion I(x) = exp(x) S(x) / sqrt(2 pi x) (DLMF 10.40.1), as the second derivative of log(x^-order I(x)).
+    """
+    xp = array_namespace(x)
+    far = x > 40 + order**2
+    near = xp.where(far, xp.ones_like(x), x)
+    r, _ = _ratios(order, near)
+    after = r[1] if len(r) > 1 else _ratios(order + 1, near)[0][0]
+    y = xp.where(far, x, 41 + order**2 + 0 * x)
+    s = term = xp.ones_like(x)
+    slope, curvature = xp.zeros_like(x), xp.zeros_like(x)
+    for j in range(1, _TERMS_OF_HANKEL):
+        term = -term * (4 * order**2 - (2 * j - 1) ** 2) / (8 * j * y)
+        s, slope, curvature = s + term, slope - j * term / y, curvature + j * (j + 1) * term / (y * y)
+    return xp.where(
+        far,
+        (order + 0.5) / (y * y) + curvature / s - (slope / s) ** 2,
+        r[0] * (1 - near * near * (r[0] - after)),
+    )
+
+
+def log_hyp0f1_excess(order: float, a: Array, b: Array) -> Array:
+    """The Bregman divergence of `log_hyp0f1`, of which `bessel_ratio` is the derivative."""
+    return excess(
+        lambda x: log_hyp0f1(order, x),
+        lambda x: bessel_ratio(order, x),
+        lambda x: _ratio_slope(order, x),
+        a,
+        b,
+        near=array_namespace(a, b).abs(b - a) < 0.5 * (1 + a),
+    )
 
 
 def log_bessel_i(order: float, x: Array) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 from array_api_compat import device
 
 from kilter.divergence.families import multivariate
-from kilter.divergence.families.expectations import CROSS_ENTROPIES, ENTROPIES, EXPECTATIONS
+from kilter.divergence.families.expectations import CROSS_ENTROPIES, ENTROPIES, Expectations, knows
 from kilter.divergence.families.same_family import (
     BHATTACHARYYA,
     KL,
@@ -27,6 +27,7 @@ from kilter.divergence.families.same_family import (
     Pair,
     made,
 )
+from kilter.divergence.families.special import root
 from kilter.divergence.families.univariate import (
     WITHIN,
     Bernoulli,
@@ -47,6 +48,7 @@ from kilter.divergence.families.univariate import (
 from kilter.errors import DistributionError
 
 Array = Any
+MANY_OUTCOMES = 2**22  # that are summed over at once
 Formula = Callable[[Any, Any, Any], Array]
 Widening = Callable[[Any, Any], Any]
 Pairs = dict[tuple[type[Family], type[Family]], Pair]
@@ -82,7 +84,7 @@ def entropy(p: Any) -> Array:
     p = _family(p)
     found = entropy_formula(type(p))
     if found is None:
-        raise _none("entropy", type(p))
+        raise _none("entropy", p)
     return _computed(found, p, p)
 
 
@@ -96,7 +98,7 @@ def cross_entropy(p: Any, q: Any) -> Array:
     p, q = _families(p, q)
     found = cross_entropy_formula(p, q)
     if found is None:
-        raise _none("cross-entropy", type(p), type(q))
+        raise _none("cross_entropy", p, q)
     return _computed(found, p, q)
 
 
@@ -114,7 +116,7 @@ kilter.divergence.quadrature.kl, or estimate it from samples
     p, q = _families(p, q)
     found = kl_formula(p, q)
     if found is None:
-        raise _none("KL", type(p), type(q))
+        raise _none("kl", p, q, equal=way_of_kl(type(p), type(q))[1])
     return _computed(found, p, q)
 
 
@@ -125,11 +127,17 @@ def bhattacharyya(p: Any, q: Any) -> Array:
     >>> float(bhattacharyya(Poisson(1.0), Poisson(4.0)))  # (sqrt 4 - sqrt 1)^2 / 2
     0.5
     """
+    return _bhattacharyya("bhattacharyya", p, q)
+
+
+def _bhattacharyya(name: str, p: Any, q: Any) -> Array:
     p, q = _families(p, q)
     found = _pair_formula(BHATTACHARYYA_PAIRS, p, q)
     if found is None:
-        raise _none("Bhattacharyya distance", type(p), type(q))
-    return _computed(found, p, q)
+        known = within_family(BHATTACHARYYA_PAIRS, type(p)) if type(p) is type(q) else None
+        raise _none(name, p, q, equal=known.equal if known else ())
+    xp, (distance,) = promote(_computed(found, p, q))
+    return xp.where(distance < 0, xp.zeros_like(distance), distance)  # there is nothing but rounding below 0
 
 
 def hellinger(p: Any, q: Any) -> Array:
@@ -139,9 +147,8 @@ def hellinger(p: Any, q: Any) -> Array:
     >>> float(hellinger(Exponential(1.0), Exponential(1.0)))
     0.0
     """
-    distance = bhattacharyya(p, q)
-    xp, (distance,) = promote(distance)
-    return xp.sqrt(-xp.expm1(-distance))
+    xp, (distance,) = promote(_bhattacharyya("hellinger", p, q))
+    return root(-xp.expm1(-distance))
 
 
 def wasserstein2(p: Any, q: Any) -> Array:
@@ -167,12 +174,15 @@ def has_closed_form(name: str, p: Any, q: Any = None) -> bool:
     >>> has_closed_form("kl", Cauchy(0, 1), Cauchy(2, 1)), has_closed_form("kl", Normal(0, 1), Cauchy(0, 1))
     (True, False)
     """
-    if not isinstance(p, Family) or not isinstance(q, Family | None):
+    if name != "entropy" and name not in _FORMULAS:
+        raise DistributionError(f"there is no {name!r} in closed form; there are entropy, {', '.join(_FORMULAS)}")
+    if name != "entropy" and q is None:
+        raise DistributionError(f"{name} is of two distributions; give q")
+    try:
+        p, q = _family(p), p if q is None else _family(q)
+    except DistributionError:
         return False
-    if name == "entropy":
-        return entropy_formula(type(p)) is not None
-    assert q is not None
-    return _FORMULAS[name](p, q) is not None
+    return entropy_formula(type(p)) is not None if name == "entropy" else _FORMULAS[name](p, q) is not None
 
 
 def entropy_formula(family: type[Family]) -> Formula | None:
@@ -200,13 +210,25 @@ def kl_formula(p: Family, q: Family) -> Formula | None:
     if (found := _pair_formula(KL_PAIRS, p, q)) is not None:
         return found
     if never_within(type(p), type(q)):
-        return lambda xp, p, q: xp.full_like(_shape(p) + _shape(q), math.inf)
+        return _inf_unless_always_0 if p.discrete else lambda xp, p, q: xp.full_like(_shape(p) + _shape(q), math.inf)
     if p.kind == "finite" and q.discrete:
         return lambda xp, p, q: _sum_over_outcomes(xp, p, p) - _sum_over_outcomes(xp, p, q)
     cross, own = _by_expectations(type(p), type(q)), entropy_formula(type(p))
     if cross is None or own is None:
         return None
-    return lambda xp, p, q: cross(xp, p, q) - own(xp, p, p)
+    return lambda xp, p, q: _difference(xp, cross(xp, p, q), own(xp, p, p))
+
+
+def _difference(xp: Any, cross: Array, own: Array) -> Array:
+    """H(p, q) - H(p), which is never negative but by rounding; DistributionError where more than that was lost."""
+    value = cross - own
+    rounding = 100 * xp.finfo(value.dtype).eps * (1 + xp.abs(cross) + xp.abs(own))
+    if bool(xp.any(value < -rounding)):
+        raise DistributionError(
+            "KL has lost all its digits: the parts of its closed form are too large for their difference; integrate it "
+            "with kilter.divergence.quadrature.kl, or give the parameters in float64"
+        )
+    return xp.where(value < 0, xp.zeros_like(value), value)
 
 
 _FORMULAS: dict[str, Callable[[Family, Family], Formula | None]] = {
@@ -219,7 +241,10 @@ _FORMULAS: dict[str, Callable[[Family, Family], Formula | None]] = {
 
 
 def never_within(p: type[Family], q: type[Family]) -> bool:
-    """Whether every distribution of family p has outcomes that every one of family q rules out."""
+    """Whether every distribution of family p has outcomes that every one of family q rules out.
+
+    Those of counts that are always 0 have not; they are no more than that of their families.
+    """
     if p.kind not in WITHIN or q.kind not in WITHIN or _comparable(p, q) is False:
         return False
     always, perhaps = WITHIN[q.kind]
@@ -286,7 +311,9 @@ def _pair_formula(pairs: Pairs, p: Family, q: Family) -> Formula | None:
                 return _between(pair.formula, widen_p, widen_q)
             change = None if pairs is WASSERSTEIN2_PAIRS else SAME_UP_TO_A_CHANGE_OF_VARIABLE.get(wide_p)
             if wide_p is wide_q and change is not None and (pair := _changed(pairs, wide_p)):
-                return _between(pair.formula, _then(widen_p, change), _then(widen_q, change))
+                changed_p, changed_q = _then(widen_p, change), _then(widen_q, change)
+                if _equal(pair.equal, changed_p, changed_q, p, q):
+                    return _between(pair.formula, changed_p, changed_q)
     return None
 
 
@@ -323,38 +350,21 @@ def _equal(names: tuple[str, ...], widen_p: Widening, widen_q: Widening, p: Fami
     return all(bool(xp.all(getattr(p, name) == getattr(q, name))) for name in names)
 
 
-class _Expectations:
-    """The expectations under p by name, each a function of what it takes besides."""
-
-    def __init__(self, xp: Any, p: Family) -> None:
-        self._xp, self._p = xp, p
-        self._known = EXPECTATIONS.get(type(p), {})
-
-    def __getattr__(self, name: str) -> Callable[..., Array]:
-        if name == "inverse" and name not in self._known:
-            return lambda: self._known["power"](self._xp, self._p, -self._xp.ones_like(_shape(self._p)))
-        return lambda *at: self._known[name](self._xp, self._p, *at)
-
-
 def _by_expectations(p: type[Family], q: type[Family]) -> Formula | None:
     """The formula of H(p, q) from expectations under p."""
     if not _comparable(p, q) or never_within(p, q):
         return None
     for wide_q, widen_q in _wider(q):
         for wide_p, widen_p in _wider(p):
-            if wide_q in CROSS_ENTROPIES and _known(wide_p, CROSS_ENTROPIES[wide_q].takes):
+            if wide_q in CROSS_ENTROPIES and all(knows(wide_p, name) for name in CROSS_ENTROPIES[wide_q].takes):
                 return _cross_entropy(widen_p, widen_q, CROSS_ENTROPIES[wide_q].formula)
     return None
 
 
-def _known(p: type[Family], names: tuple[str, ...]) -> bool:
-    known = EXPECTATIONS.get(p, {})
-    return all(name in known or (name == "inverse" and "power" in known) for name in names)
-
-
 def _cross_entropy(widen_p: Widening, widen_q: Widening, formula: Any) -> Formula:
     def of(xp: Any, p: Any, q: Any) -> Array:
-        value = formula(xp, _Expectations(xp, widen_p(xp, p)), widen_q(xp, q)) + 0 * (_shape(p) + _shape(q))
+        zeros = _shape(p) + _shape(q)
+        value = formula(xp, Expectations(xp, widen_p(xp, p), 1 + zeros), widen_q(xp, q)) + zeros
         (low_p, high_p), (low_q, high_q) = p.support(), q.support()
         inside = (low_p >= low_q) & (high_p <= high_q)
         return xp.where(xp.asarray(inside), value, xp.full_like(value, math.inf))
@@ -364,13 +374,31 @@ def _cross_entropy(widen_p: Widening, widen_q: Widening, formula: Any) -> Formul
 
 def _sum_over_outcomes(xp: Any, p: Family, q: Family) -> Array:
     """sum p log q over the outcomes of p, of which there are finitely many."""
-    _, high = p.support()
-    last = high if isinstance(high, float) else float(xp.max(high))
-    x = xp.arange(int(last) + 1, dtype=p.parameters()[0].dtype, device=device(p.parameters()[0]))
+    x = _outcomes(xp, p)
     log_p, log_q = _spread(p).log_density(x), _spread(q).log_density(x)
     nothing = log_p == -math.inf
     safe = xp.where(nothing, xp.zeros_like(log_p + log_q), log_q + 0 * xp.where(nothing, 0 * log_p, log_p))
     return xp.sum(xp.exp(log_p) * safe, axis=-1)
+
+
+def _outcomes(xp: Any, p: Family) -> Array:
+    """The outcomes of p, of many the likely ones: those not farther than 40 standard deviations from a mean.
+
+    What is beyond has less than exp(-700) of the mass.
+    """
+    _, high = p.support()
+    first, last = 0, int(high if isinstance(high, float) else float(xp.max(high)))
+    if isinstance(p, Binomial) and last > MANY_OUTCOMES // 1024:
+        mean, sd = p.n * p.probability, xp.sqrt(p.n * p.probability * (1 - p.probability))
+        first = max(first, math.floor(float(xp.min(mean - 40 * sd))) - 700)
+        last = min(last, math.ceil(float(xp.max(mean + 40 * sd))) + 700)
+    if last - first >= MANY_OUTCOMES:
+        raise DistributionError(
+            f"{p.family_name()} has {last - first + 1:,} outcomes to sum over; at most {MANY_OUTCOMES:,} are: give one "
+            "distribution at a time, or estimate the divergence from samples"
+        )
+    like = p.parameters()[0]
+    return first + xp.arange(last - first + 1, dtype=like.dtype, device=device(like))
 
 
 def _spread(p: Family) -> Family:
@@ -381,6 +409,12 @@ def _spread(p: Family) -> Family:
             for value, axes in zip(p.parameters(), (known.metadata["axes"] for known in fields_of(p)), strict=True)
         ]
     )
+
+
+def _inf_unless_always_0(xp: Any, p: Family, q: Family) -> Array:
+    """KL to what has a greatest outcome, from counts: these have none, unless they are always 0."""
+    zeros = _shape(p) + _shape(q)
+    return xp.where(p.log_density(zeros) == 0, -q.log_density(zeros), xp.full_like(zeros, math.inf))
 
 
 def _shape(p: Family) -> Array:
@@ -427,11 +461,23 @@ def _families(p: Any, q: Any) -> tuple[Family, Family]:
     return p, q
 
 
-def _none(what: str, p: type[Family], *q: type[Family]) -> DistributionError:
-    names = ", ".join(family.family_name() for family in (p, *q))
-    if q and not _comparable(p, q[0]):
+# What quantities are called, and the functions of quadrature that integrate them.
+_CALLED = {
+    "entropy": ("entropy", "entropy"),
+    "cross_entropy": ("cross-entropy", "cross_entropy"),
+    "kl": ("KL", "kl"),
+    "bhattacharyya": ("Bhattacharyya distance", "hellinger"),
+    "hellinger": ("Hellinger distance", "hellinger"),
+}
+
+
+def _none(name: str, p: Family, *q: Family, equal: tuple[str, ...] = ()) -> DistributionError:
+    called, function = _CALLED[name]
+    what = f"{called}({', '.join(family.family_name() for family in (p, *q))})"
+    if q and not _comparable(type(p), type(q[0])):
         return DistributionError(
-            f"{what}({names}): one has probabilities of whole numbers, the other a density: they cannot be compared"
+            f"{what}: one has probabilities of whole numbers, the other a density: they cannot be compared"
         )
-    instead = "integrate it with kilter.divergence.quadrature.kl, or " if p.kind in WITHIN else ""
-    return DistributionError(f"{what}({names}) has no closed form; {instead}estimate it from samples")
+    instead = f"integrate it with kilter.divergence.quadrature.{function}, or " if p.kind in WITHIN else ""
+    unless = f" unless {' and '.join(equal)} is equal" if equal else ""
+    return DistributionError(f"{what} has no closed form{unless}; {instead}estimate it from samples")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from kilter.divergence.families import closed_forms, quadrature
 from kilter.divergence.families.objects import family_of
+from kilter.errors import DistributionError
 
 # By name: the closed form, and what integrates it where there is none.
 _QUANTITIES: dict[str, tuple[Callable[..., Any] | None, Callable[..., Any]]] = {
@@ -17,6 +19,15 @@ _QUANTITIES: dict[str, tuple[Callable[..., Any] | None, Callable[..., Any]]] = {
     "total_variation": (None, quadrature.total_variation),
     "hellinger": (closed_forms.hellinger, quadrature.hellinger),
 }
+
+_BOUNDED = ("js", "total_variation", "hellinger")
+
+
+class Measured(NamedTuple):
+    """A quantity in nats, and a bound on its error where it was integrated or summed up (None: by a closed form)."""
+
+    value: float
+    error: float | None
 
 
 def describe(p: Any, q: Any) -> dict[str, float]:
@@ -33,21 +44,31 @@ def describe(p: Any, q: Any) -> dict[str, float]:
     """
     p, q = family_of(p), family_of(q)
     return {
-        "entropy_p": quantity("entropy", p),
-        "entropy_q": quantity("entropy", q),
-        "cross_entropy": quantity("cross_entropy", p, q),
-        "kl": quantity("kl", p, q),
-        "reverse_cross_entropy": quantity("cross_entropy", q, p),
-        "reverse_kl": quantity("kl", q, p),
-        "js": quantity("js", p, q),
-        "total_variation": quantity("total_variation", p, q),
-        "hellinger": quantity("hellinger", p, q),
+        "entropy_p": quantity("entropy", p).value,
+        "entropy_q": quantity("entropy", q).value,
+        "cross_entropy": quantity("cross_entropy", p, q).value,
+        "kl": quantity("kl", p, q).value,
+        "reverse_cross_entropy": quantity("cross_entropy", q, p).value,
+        "reverse_kl": quantity("kl", q, p).value,
+        "js": quantity("js", p, q).value,
+        "total_variation": quantity("total_variation", p, q).value,
+        "hellinger": quantity("hellinger", p, q).value,
     }
 
 
-def quantity(name: str, *of: Any) -> float:
-    """One of them by its name: `entropy` of a distribution, or `kl`, `cross_entropy`, `js`, ... of two."""
+def quantity(name: str, *of: Any) -> Measured:
+    """One of them by its name: `entropy` of a distribution, or `kl`, `cross_entropy`, `js`, ... of two.
+
+    By a closed form where there is one, else by quadrature. Raises DistributionError for what comes to no number.
+    """
     closed, integrated = _QUANTITIES[name]
     if closed is not None and closed_forms.has_closed_form(name, *of):
-        return float(closed(*of))
-    return float(integrated(*of).value)
+        found = Measured(float(closed(*of)) + 0.0, None)  # -0.0 becomes 0.0
+    else:
+        by_quadrature = integrated(*of)
+        found = Measured(float(by_quadrature.value) + 0.0, by_quadrature.error)
+    if math.isnan(found.value) or (math.isinf(found.value) and name in _BOUNDED):
+        raise DistributionError(
+            f"{name.replace('_', ' ')} overflows; measure in a unit that brings the parameters nearer to 1"
+        )
+    return found

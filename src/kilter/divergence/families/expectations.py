@@ -12,15 +12,23 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kilter.divergence.families.bessel import bessel_ratio, log_hyp0f1
-from kilter.divergence.families.same_family import centred_mean
+from kilter.divergence.families.same_family import centred_mean, centred_variance, made
 from kilter.divergence.families.special import (
     EULER,
     LOG_2PI,
     digamma,
     erf,
     exp1_scaled,
+    gamma_entropy,
+    gamma_excess,
     log_beta,
+    log_excess,
     log_gamma,
+    log_less_digamma,
+    log_ratio,
+    log_rising,
+    second_difference,
+    stirling_remainder,
     trigamma,
     xlogy,
 )
@@ -60,16 +68,16 @@ INF = math.inf
 
 
 def _entropy_student(xp: Any, p: StudentT) -> Array:
-    rise = digamma((p.df + 1) / 2) - digamma(p.df / 2)
+    rise = xp.log1p(1 / p.df) + log_less_digamma(p.df / 2) - log_less_digamma((p.df + 1) / 2)
     return (p.df + 1) / 2 * rise + 0.5 * xp.log(p.df) + log_beta(p.df / 2, 0.5 + 0 * p.df) + xp.log(p.scale)
 
 
 def _entropy_gamma(xp: Any, p: Gamma) -> Array:
-    return p.shape - xp.log(p.rate) + log_gamma(p.shape) + (1 - p.shape) * digamma(p.shape)
+    return gamma_entropy(p.shape, 1) - xp.log(p.rate)
 
 
 def _entropy_inverse_gamma(xp: Any, p: InverseGamma) -> Array:
-    return p.shape + xp.log(p.scale) + log_gamma(p.shape) - (1 + p.shape) * digamma(p.shape)
+    return gamma_entropy(p.shape, -1) + xp.log(p.scale) - 2 * xp.log(p.shape)
 
 
 def _entropy_weibull(xp: Any, p: Weibull) -> Array:
@@ -81,8 +89,8 @@ def _entropy_inverse_gaussian(xp: Any, p: InverseGaussian) -> Array:
 
 
 def _entropy_beta(xp: Any, p: Beta) -> Array:
-    within = (p.a - 1) * digamma(p.a) + (p.b - 1) * digamma(p.b)
-    return log_beta(p.a, p.b) - within + (p.a + p.b - 2) * digamma(p.a + p.b)
+    total = p.a + p.b
+    return gamma_entropy(p.a, 1) + gamma_entropy(p.b, 1) - gamma_entropy(total, 2) - xp.log(total)
 
 
 def _entropy_kumaraswamy(xp: Any, p: Kumaraswamy) -> Array:
@@ -140,16 +148,14 @@ def _finite(xp: Any, exists: Array, value: Array) -> Array:
     return xp.where(exists, value, xp.full_like(value, INF))
 
 
-def _power_gamma(xp: Any, p: Gamma, s: Array) -> Array:
+def _log_power_gamma(xp: Any, p: Gamma, s: Array, unit: Array) -> Array:
     exists = p.shape + s > 0
     safe = xp.where(exists, p.shape + s, xp.ones_like(p.shape + s))
-    return _finite(xp, exists, xp.exp(log_gamma(safe) - log_gamma(p.shape) - s * xp.log(p.rate)))
+    return _finite(xp, exists, log_rising(p.shape, safe - p.shape) + s * log_ratio(p.rate * unit, p.shape))
 
 
-def _power_inverse_gamma(xp: Any, p: InverseGamma, s: Array) -> Array:
-    exists = p.shape > s
-    safe = xp.where(exists, p.shape - s, xp.ones_like(p.shape - s))
-    return _finite(xp, exists, xp.exp(log_gamma(safe) - log_gamma(p.shape) + s * xp.log(p.scale)))
+def _log_power_inverse_gamma(xp: Any, p: InverseGamma, s: Array, unit: Array) -> Array:
+    return _log_power_gamma(xp, made(Gamma, p.shape, p.scale), -s, 1 / unit)
 
 
 def _variance_inverse_gamma(xp: Any, p: InverseGamma) -> Array:
@@ -163,43 +169,62 @@ def _mean_inverse_gamma(xp: Any, p: InverseGamma) -> Array:
     return _finite(xp, exists, p.scale / (xp.where(exists, p.shape, 2 * xp.ones_like(p.shape)) - 1))
 
 
-def _power_weibull(xp: Any, p: Weibull, s: Array) -> Array:
+def _log_power_weibull(xp: Any, p: Weibull, s: Array, unit: Array) -> Array:
     exists = p.shape + s > 0
     safe = xp.where(exists, 1 + s / p.shape, xp.ones_like(p.shape + s))
-    return _finite(xp, exists, p.scale**s * xp.exp(log_gamma(safe)))
+    return _finite(xp, exists, s * log_ratio(unit, p.scale) + log_gamma(safe))
+
+
+def _mean_weibull(xp: Any, p: Weibull) -> Array:
+    return p.scale * xp.exp(log_gamma(1 + 1 / p.shape))
 
 
 def _variance_weibull(xp: Any, p: Weibull) -> Array:
-    once, twice = log_gamma(1 + 1 / p.shape), log_gamma(1 + 2 / p.shape)
-    return p.scale**2 * xp.exp(twice) * -xp.expm1(2 * once - twice)
+    mean, step = _mean_weibull(xp, p), 1 / p.shape
+    return mean**2 * xp.expm1(second_difference(xp.ones_like(step), step))
 
 
-def _power_half_normal(xp: Any, p: HalfNormal, s: Array) -> Array:
+def _log_power_half_normal(xp: Any, p: HalfNormal, s: Array, unit: Array) -> Array:
     exists = s > -1 + 0 * p.scale
-    safe = xp.where(exists, (s + 1) / 2 + 0 * p.scale, xp.ones_like(exists + p.scale))
-    value = xp.exp(s * xp.log(p.scale) + s / 2 * math.log(2) + log_gamma(safe) - 0.5 * math.log(math.pi))
-    return _finite(xp, exists, value)
+    safe = xp.where(exists, (s + 1) / 2 + 0 * p.scale, xp.ones_like(s + p.scale))
+    ratio = log_ratio(unit, math.sqrt(2) * p.scale)
+    return _finite(xp, exists, s * ratio + log_gamma(safe) - 0.5 * math.log(math.pi))
 
 
-def _power_beta(xp: Any, p: Beta, s: Array) -> Array:
+def _log_power_beta(xp: Any, p: Beta, s: Array, unit: Array) -> Array:
     exists = p.a + s > 0
     safe = xp.where(exists, p.a + s, xp.ones_like(p.a + s))
-    return _finite(xp, exists, xp.exp(log_beta(safe, p.b) - log_beta(p.a, p.b)))
+    rise = log_rising(p.a, safe - p.a) - log_rising(p.a + p.b, safe - p.a)
+    return _finite(xp, exists, rise + s * log_ratio((p.a + p.b) * unit, p.a))
 
 
-def _power_kumaraswamy(xp: Any, p: Kumaraswamy, s: Array) -> Array:
+def _log_power_kumaraswamy(xp: Any, p: Kumaraswamy, s: Array, unit: Array) -> Array:
     exists = p.a + s > 0
     safe = xp.where(exists, 1 + s / p.a, xp.ones_like(p.a + s))
-    return _finite(xp, exists, p.b * xp.exp(log_beta(safe, p.b)))
+    return _finite(xp, exists, xp.log(p.b) + log_beta(safe, p.b) - s * xp.log(unit))
+
+
+def _mean_kumaraswamy(xp: Any, p: Kumaraswamy) -> Array:
+    return p.b * xp.exp(log_beta(1 + 1 / p.a, p.b))
 
 
 def _variance_kumaraswamy(xp: Any, p: Kumaraswamy) -> Array:
-    return _power_kumaraswamy(xp, p, 2 + 0 * p.a) - _power_kumaraswamy(xp, p, 1 + 0 * p.a) ** 2
+    step = 1 / p.a
+    return _mean_kumaraswamy(xp, p) ** 2 * xp.expm1(
+        second_difference(xp.ones_like(p.b), step) - second_difference(p.b + 1, step)
+    )
 
 
-def _power_pareto(xp: Any, p: Pareto, s: Array) -> Array:
+def _log_power_pareto(xp: Any, p: Pareto, s: Array, unit: Array) -> Array:
     exists = p.shape > s
-    return _finite(xp, exists, p.shape * p.scale**s / xp.where(exists, p.shape - s, xp.ones_like(p.shape - s)))
+    tail = xp.where(exists, 1 - s / p.shape, xp.ones_like(p.shape - s))
+    return _finite(xp, exists, s * log_ratio(unit, p.scale) - xp.log(tail))
+
+
+def _mean_pareto(xp: Any, p: Pareto) -> Array:
+    exists = p.shape > 1
+    a = xp.where(exists, p.shape, 2 * xp.ones_like(p.shape))
+    return _finite(xp, exists, a * p.scale / (a - 1))
 
 
 def _variance_pareto(xp: Any, p: Pareto) -> Array:
@@ -208,26 +233,75 @@ def _variance_pareto(xp: Any, p: Pareto) -> Array:
     return _finite(xp, exists, p.scale**2 * a / ((a - 1) ** 2 * (a - 2)))
 
 
-def _power_uniform(xp: Any, p: Uniform, s: Array) -> Array:
+def _log_power_uniform(xp: Any, p: Uniform, s: Array, unit: Array) -> Array:
     # The integral of x^s is that of exp((s + 1) y) over y = log x, in which s = -1 is no exception.
-    up, low = s + 1 + 0 * p.low, xp.where(p.low > 0, p.low, xp.ones_like(p.low))
-    width = xp.log(p.high / low)
-    from_low = xp.exp(up * xp.log(p.high * low) / 2 + log_sinhc(up * width / 2)) * width
-    from_zero = p.high**up / xp.where(up > 0, up, xp.ones_like(up))
-    exists = (p.low > 0) | (up > 0)
-    return _finite(xp, exists, xp.where(p.low > 0, from_low, from_zero) / (p.high - p.low))
+    low, high = p.low / unit, p.high / unit
+    up, start = s + 1 + 0 * low, xp.where(low > 0, low, xp.ones_like(low))
+    width = log_ratio(start, xp.where(low > 0, high, 2 * start))
+    from_low = up * (xp.log(start) + width / 2) + log_sinhc(up * width / 2) + xp.log(width / (high - low))
+    from_zero = s * xp.log(high) - xp.log(xp.where(up > 0, up, xp.ones_like(up)))
+    return _finite(xp, (low > 0) | (up > 0), xp.where(low > 0, from_low, from_zero))
 
 
 def _mean_log_uniform(xp: Any, p: Uniform) -> Array:
-    return (xlogy(p.high, p.high) - xlogy(p.low, p.low)) / (p.high - p.low) - 1
+    return xp.log((p.low + p.high) / 2) - _log_gap_uniform(xp, p)
 
 
 def _mean_log1m_uniform(xp: Any, p: Uniform) -> Array:
-    return (xlogy(1 - p.low, 1 - p.low) - xlogy(1 - p.high, 1 - p.high)) / (p.high - p.low) - 1
+    return _mean_log_uniform(xp, made(Uniform, 1 - p.high, 1 - p.low))
+
+
+def _log_gap_uniform(xp: Any, p: Uniform) -> Array:
+    # Of half the width by the centre w it is the sum of w^2k / (2k (2k + 1)), about w^2 / 6.
+    w = (p.high - p.low) / (p.high + p.low)
+    near = w < 0.2
+    square, series = xp.where(near, w, xp.zeros_like(w)) ** 2, xp.zeros_like(w)
+    for k in range(12, 0, -1):
+        series = (series + 1 / (2 * k * (2 * k + 1))) * square
+    far = xp.where(near, xp.ones_like(w), w)
+    return xp.where(near, series, 1 - (xlogy(1 + far, 1 + far) - xlogy(1 - far, 1 - far)) / (2 * far))
+
+
+def _inverse_excess_uniform(xp: Any, p: Uniform) -> Array:
+    # E[1/x] is artanh(w) / w by the centre: the sum of w^2k / (2k + 1), without its first term.
+    w = (p.high - p.low) / (p.high + p.low)
+    near = w < 0.2
+    square, series = xp.where(near, w, xp.zeros_like(w)) ** 2, xp.zeros_like(w)
+    for k in range(12, 0, -1):
+        series = (series + 1 / (2 * k + 1)) * square
+    far = xp.where(near, 0.5 * xp.ones_like(w), w)
+    return xp.where(near, series, xp.atanh(far) / far - 1) * 2 / (p.low + p.high)
+
+
+def _inverse_log_gap_uniform(xp: Any, p: Uniform) -> Array:
+    return xp.log1p((p.low + p.high) / 2 * _inverse_excess_uniform(xp, p)) - _log_gap_uniform(xp, p)
+
+
+def _log_gap_inverse(xp: Any, shape: Array) -> Array:
+    """log E[1/x] + E[log x] of a gamma distribution, and log E[x] - E[log x] of an inverse gamma one."""
+    exists = shape > 1
+    a = xp.where(exists, shape - 1, xp.ones_like(shape))
+    return _finite(xp, exists, 1 / a - log_less_digamma(a))
+
+
+def _log_gap_pareto(xp: Any, p: Pareto) -> Array:
+    exists = p.shape > 1
+    a = xp.where(exists, p.shape, 2 * xp.ones_like(p.shape))
+    return _finite(xp, exists, log_excess(a, a - 1))
+
+
+def _inverse_excess_gamma(xp: Any, p: Gamma) -> Array:
+    exists = p.shape > 1
+    a = xp.where(exists, p.shape, 2 * xp.ones_like(p.shape))
+    return _finite(xp, exists, p.rate / (a * (a - 1)))
 
 
 def _mean_log_inverse_gaussian(xp: Any, p: InverseGaussian) -> Array:
-    return xp.log(p.mean) - exp1_scaled(2 * p.shape / p.mean)
+    return xp.log(p.mean) - _log_gap_inverse_gaussian(xp, p)
+
+
+def _log_gap_inverse_gaussian(xp: Any, p: InverseGaussian) -> Array:
+    return exp1_scaled(2 * p.shape / p.mean)
 
 
 def _absolute_normal(xp: Any, p: Normal, m: Array) -> Array:
@@ -289,52 +363,44 @@ def _mean_log_normal(xp: Any, p: LogNormal) -> Array:
     return xp.exp(p.log_mean + p.log_sd**2 / 2)
 
 
-def _mgf_exponential(xp: Any, p: Exponential, t: Array) -> Array:
+def _log_mgf_gamma(xp: Any, p: Gamma, t: Array, m: Array) -> Array:
     exists = t < p.rate
-    return _finite(xp, exists, p.rate / xp.where(exists, p.rate - t, xp.ones_like(p.rate - t)))
+    part = xp.where(exists, t / p.rate, xp.zeros_like(t / p.rate))
+    return _finite(xp, exists, -p.shape * xp.log1p(-part) - m * t)
 
 
-def _mgf_gamma(xp: Any, p: Gamma, t: Array) -> Array:
-    exists = t < p.rate
-    return _finite(xp, exists, xp.exp(-p.shape * xp.log1p(-xp.where(exists, t / p.rate, xp.zeros_like(t / p.rate)))))
-
-
-def _mgf_laplace(xp: Any, p: Laplace, t: Array) -> Array:
+def _log_mgf_laplace(xp: Any, p: Laplace, t: Array, m: Array) -> Array:
     square = (p.scale * t) ** 2
     exists = square < 1
-    return _finite(xp, exists, xp.exp(p.location * t) / (1 - xp.where(exists, square, xp.zeros_like(square))))
+    return _finite(xp, exists, (p.location - m) * t - xp.log1p(-xp.where(exists, square, xp.zeros_like(square))))
 
 
-def _mgf_gumbel(xp: Any, p: Gumbel, t: Array) -> Array:
+def _log_mgf_gumbel(xp: Any, p: Gumbel, t: Array, m: Array) -> Array:
     exists = p.scale * t < 1
-    return _finite(xp, exists, xp.exp(p.location * t + log_gamma(1 - xp.where(exists, p.scale * t, 0 * p.scale * t))))
+    return _finite(xp, exists, (p.location - m) * t + log_gamma(1 - xp.where(exists, p.scale * t, 0 * p.scale * t)))
 
 
-def _mgf_logistic(xp: Any, p: Logistic, t: Array) -> Array:
+def _log_mgf_logistic(xp: Any, p: Logistic, t: Array, m: Array) -> Array:
     exists = xp.abs(p.scale * t) < 1
     w = xp.where(exists, p.scale * t, 0 * p.scale * t)
-    return _finite(xp, exists, xp.exp(p.location * t + log_gamma(1 - w) + log_gamma(1 + w)))
+    return _finite(xp, exists, (p.location - m) * t + log_gamma(1 - w) + log_gamma(1 + w))
 
 
-def _mgf_inverse_gaussian(xp: Any, p: InverseGaussian, t: Array) -> Array:
+def _log_mgf_inverse_gaussian(xp: Any, p: InverseGaussian, t: Array, m: Array) -> Array:
+    # With r = sqrt(1 - 2 mean^2 t / shape) it is shape / mean (1 - r) = 2 mean t / (1 + r), less m t.
     inside = 1 - 2 * p.mean**2 * t / p.shape
     exists = inside >= 0
     root = xp.sqrt(xp.where(exists, inside, xp.ones_like(inside)))
-    return _finite(xp, exists, xp.exp(p.shape / p.mean * (1 - root)))
+    return _finite(xp, exists, (2 * p.mean / (1 + root) - m) * t)
 
 
-def _mgf_continuous_bernoulli(xp: Any, p: ContinuousBernoulli, t: Array) -> Array:
+def _log_mgf_uniform(xp: Any, p: Uniform, t: Array, m: Array) -> Array:
+    return t * ((p.low - m) / 2 + (p.high - m) / 2) + log_sinhc(t * (p.high - p.low) / 2)
+
+
+def _log_mgf_continuous_bernoulli(xp: Any, p: ContinuousBernoulli, t: Array, m: Array) -> Array:
     eta = p.logit(xp)
-    return xp.exp(t / 2 + log_sinhc((eta + t) / 2) - log_sinhc(eta / 2))
-
-
-def _variance_continuous_bernoulli(xp: Any, p: ContinuousBernoulli) -> Array:
-    eta = p.logit(xp)
-    near = xp.abs(eta) < 0.5
-    square = xp.where(near, eta, xp.zeros_like(eta)) ** 2
-    series = 1 / 12 - square * (1 / 240 - square * (1 / 6048 - square * (1 / 172800 - square / 5322240)))
-    far = xp.where(near, xp.ones_like(eta), eta)
-    return xp.where(near, series, 1 / far**2 - 0.25 / xp.sinh(far / 2) ** 2)
+    return t * (0.5 - m) + log_sinhc((eta + t) / 2) - log_sinhc(eta / 2)
 
 
 def _variance_student(xp: Any, p: StudentT) -> Array:
@@ -350,83 +416,94 @@ def _always(value: float) -> Callable[..., Array]:
     return constant
 
 
-# Of each family, the expectations E[x], Var[x], E[log x], Var[log x], E[log(1 - x)], E[x^s], E|x - m|, E[exp(t x)].
+# Of each family, the expectations E[x], Var[x], E[log x], Var[log x], E[log(1 - x)] and E|x - m|; as logarithms, for
+# they overflow easily, E[(x / unit)^s] and E[exp(t (x - m))]; and by how much Jensen's inequalities fall short of
+# equality, where that would be lost by subtraction: log E[x] - E[log x], E[1/x] - 1/E[x] and log E[1/x] + E[log x].
 EXPECTATIONS: dict[type[Family], dict[str, Callable[..., Array]]] = {
     Normal: {
         "mean": lambda xp, p: p.mean,
         "variance": lambda xp, p: p.sd**2,
         "absolute": _absolute_normal,
-        "mgf": lambda xp, p, t: xp.exp(p.mean * t + (p.sd * t) ** 2 / 2),
+        "log_mgf": lambda xp, p, t, m: (p.mean - m) * t + (p.sd * t) ** 2 / 2,
     },
     Laplace: {
         "mean": lambda xp, p: p.location,
         "variance": lambda xp, p: 2 * p.scale**2,
         "absolute": _absolute_laplace,
-        "mgf": _mgf_laplace,
+        "log_mgf": _log_mgf_laplace,
     },
     Gumbel: {
         "mean": lambda xp, p: p.location + EULER * p.scale,
         "variance": lambda xp, p: (math.pi * p.scale) ** 2 / 6,
         "absolute": _absolute_gumbel,
-        "mgf": _mgf_gumbel,
+        "log_mgf": _log_mgf_gumbel,
     },
     Logistic: {
         "mean": lambda xp, p: p.location,
         "variance": lambda xp, p: (math.pi * p.scale) ** 2 / 3,
         "absolute": _absolute_logistic,
-        "mgf": _mgf_logistic,
+        "log_mgf": _log_mgf_logistic,
     },
     Cauchy: {
         "mean": lambda xp, p: p.location,
         "variance": _always(INF),
         "absolute": _always(INF),
-        "mgf": _always(INF),
+        "log_mgf": _always(INF),
     },
     StudentT: {
         "mean": lambda xp, p: p.location,
         "variance": _variance_student,
-        "mgf": _always(INF),
+        "log_mgf": _always(INF),
     },
     Exponential: {
         "absolute": _absolute_exponential,
-        "mgf": _mgf_exponential,
     },
     Gamma: {
         "mean": lambda xp, p: p.shape / p.rate,
         "variance": lambda xp, p: p.shape / p.rate**2,
         "mean_log": lambda xp, p: digamma(p.shape) - xp.log(p.rate),
         "variance_log": lambda xp, p: trigamma(p.shape),
-        "power": _power_gamma,
-        "mgf": _mgf_gamma,
+        "log_gap": lambda xp, p: log_less_digamma(p.shape),
+        "inverse_excess": _inverse_excess_gamma,
+        "inverse_log_gap": lambda xp, p: _log_gap_inverse(xp, p.shape),
+        "log_power": _log_power_gamma,
+        "log_mgf": _log_mgf_gamma,
     },
     InverseGamma: {
         "mean": _mean_inverse_gamma,
         "variance": _variance_inverse_gamma,
         "mean_log": lambda xp, p: xp.log(p.scale) - digamma(p.shape),
         "variance_log": lambda xp, p: trigamma(p.shape),
-        "power": _power_inverse_gamma,
+        "log_gap": lambda xp, p: _log_gap_inverse(xp, p.shape),
+        "inverse_excess": lambda xp, p: 1 / p.scale,
+        "inverse_log_gap": lambda xp, p: log_less_digamma(p.shape),
+        "log_power": _log_power_inverse_gamma,
     },
     LogNormal: {
         "mean": _mean_log_normal,
         "variance": lambda xp, p: xp.expm1(p.log_sd**2) * xp.exp(2 * p.log_mean + p.log_sd**2),
         "mean_log": lambda xp, p: p.log_mean,
         "variance_log": lambda xp, p: p.log_sd**2,
-        "power": lambda xp, p, s: xp.exp(s * p.log_mean + (s * p.log_sd) ** 2 / 2),
+        "log_gap": lambda xp, p: p.log_sd**2 / 2,
+        "inverse_excess": lambda xp, p: 2 * xp.exp(-p.log_mean) * xp.sinh(p.log_sd**2 / 2),
+        "inverse_log_gap": lambda xp, p: p.log_sd**2 / 2,
+        "log_power": lambda xp, p, s, unit: s * (p.log_mean - xp.log(unit)) + (s * p.log_sd) ** 2 / 2,
         "absolute": _absolute_log_normal,
     },
     Weibull: {
-        "mean": lambda xp, p: _power_weibull(xp, p, xp.ones_like(p.shape)),
+        "mean": _mean_weibull,
         "variance": _variance_weibull,
         "mean_log": lambda xp, p: xp.log(p.scale) - EULER / p.shape,
         "variance_log": lambda xp, p: (math.pi / p.shape) ** 2 / 6,
-        "power": _power_weibull,
+        "log_gap": lambda xp, p: gamma_excess(xp.ones_like(p.shape), 1 + 1 / p.shape),
+        "log_power": _log_power_weibull,
     },
     HalfNormal: {
         "mean": lambda xp, p: math.sqrt(2 / math.pi) * p.scale,
         "variance": lambda xp, p: (1 - 2 / math.pi) * p.scale**2,
         "mean_log": lambda xp, p: xp.log(p.scale) - (EULER + math.log(2)) / 2,
         "variance_log": lambda xp, p: xp.full_like(p.scale, math.pi**2 / 8),
-        "power": _power_half_normal,
+        "log_power": _log_power_half_normal,
         "absolute": _absolute_half_normal,
     },
     HalfCauchy: {
@@ -440,15 +517,18 @@ EXPECTATIONS: dict[type[Family], dict[str, Callable[..., Array]]] = {
         "mean": lambda xp, p: p.mean,
         "variance": lambda xp, p: p.mean**3 / p.shape,
         "mean_log": _mean_log_inverse_gaussian,
+        "log_gap": _log_gap_inverse_gaussian,
         "inverse": lambda xp, p: 1 / p.mean + 1 / p.shape,
-        "mgf": _mgf_inverse_gaussian,
+        "inverse_excess": lambda xp, p: 1 / p.shape,
+        "log_mgf": _log_mgf_inverse_gaussian,
     },
     Pareto: {
-        "mean": lambda xp, p: _power_pareto(xp, p, xp.ones_like(p.shape)),
+        "mean": _mean_pareto,
         "variance": _variance_pareto,
         "mean_log": lambda xp, p: xp.log(p.scale) + 1 / p.shape,
         "variance_log": lambda xp, p: 1 / p.shape**2,
-        "power": _power_pareto,
+        "log_gap": _log_gap_pareto,
+        "log_power": _log_power_pareto,
         "absolute": _absolute_pareto,
     },
     Uniform: {
@@ -456,28 +536,36 @@ EXPECTATIONS: dict[type[Family], dict[str, Callable[..., Array]]] = {
         "variance": lambda xp, p: (p.high - p.low) ** 2 / 12,
         "mean_log": _mean_log_uniform,
         "mean_log1m": _mean_log1m_uniform,
-        "power": _power_uniform,
+        "log_gap": _log_gap_uniform,
+        "inverse": lambda xp, p: 2 / (p.low + p.high) + _inverse_excess_uniform(xp, p),
+        "inverse_excess": _inverse_excess_uniform,
+        "inverse_log_gap": _inverse_log_gap_uniform,
+        "log_power": _log_power_uniform,
         "absolute": _absolute_uniform,
-        "mgf": lambda xp, p, t: xp.exp(t * (p.low + p.high) / 2 + log_sinhc(t * (p.high - p.low) / 2)),
+        "log_mgf": _log_mgf_uniform,
     },
     Beta: {
         "mean": lambda xp, p: p.a / (p.a + p.b),
         "variance": lambda xp, p: p.a * p.b / ((p.a + p.b) ** 2 * (p.a + p.b + 1)),
-        "mean_log": lambda xp, p: digamma(p.a) - digamma(p.a + p.b),
+        "mean_log": lambda xp, p: xp.log(p.a / (p.a + p.b)) - log_less_digamma(p.a) + log_less_digamma(p.a + p.b),
         "variance_log": lambda xp, p: trigamma(p.a) - trigamma(p.a + p.b),
-        "mean_log1m": lambda xp, p: digamma(p.b) - digamma(p.a + p.b),
-        "power": _power_beta,
+        "mean_log1m": lambda xp, p: xp.log(p.b / (p.a + p.b)) - log_less_digamma(p.b) + log_less_digamma(p.a + p.b),
+        "log_gap": lambda xp, p: log_less_digamma(p.a) - log_less_digamma(p.a + p.b),
+        "log_power": _log_power_beta,
     },
     Kumaraswamy: {
-        "mean": lambda xp, p: _power_kumaraswamy(xp, p, xp.ones_like(p.a)),
+        "mean": _mean_kumaraswamy,
         "variance": _variance_kumaraswamy,
         "mean_log": lambda xp, p: -(digamma(p.b + 1) + EULER) / p.a,
-        "power": _power_kumaraswamy,
+        "log_gap": lambda xp, p: (
+            gamma_excess(xp.ones_like(p.b), 1 + 1 / p.a) - gamma_excess(p.b + 1, p.b + 1 + 1 / p.a)
+        ),
+        "log_power": _log_power_kumaraswamy,
     },
     ContinuousBernoulli: {
         "mean": lambda xp, p: centred_mean(p.logit(xp)) + 0.5,
-        "variance": _variance_continuous_bernoulli,
-        "mgf": _mgf_continuous_bernoulli,
+        "variance": lambda xp, p: centred_variance(p.logit(xp)),
+        "log_mgf": _log_mgf_continuous_bernoulli,
     },
     Bernoulli: {"mean": lambda xp, p: p.probability},
     Geometric: {"mean": lambda xp, p: (1 - p.probability) / p.probability},
@@ -509,25 +597,29 @@ def _to_normal(xp: Any, e: Any, q: Normal) -> Array:
 
 
 def _to_gumbel(xp: Any, e: Any, q: Gumbel) -> Array:
-    tail = xp.exp(q.location / q.scale) * e.mgf(-1 / q.scale)
+    tail = xp.exp(e.log_mgf(-1 / q.scale, q.location))
     return (e.mean() - q.location) / q.scale + tail + xp.log(q.scale)
 
 
 def _to_gamma(xp: Any, e: Any, q: Gamma) -> Array:
-    return (1 - q.shape) * e.mean_log() + q.rate * e.mean() - q.shape * xp.log(q.rate) + log_gamma(q.shape)
+    # By Stirling's formula for Gamma(shape), so that no shape log shape is left.
+    about = q.shape * (log_excess(q.shape / q.rate, e.mean()) + e.log_gap())
+    return about + e.mean_log() + 0.5 * (LOG_2PI - xp.log(q.shape)) + stirling_remainder(q.shape)
 
 
 def _to_inverse_gamma(xp: Any, e: Any, q: InverseGamma) -> Array:
-    return (1 + q.shape) * e.mean_log() + q.scale * e.inverse() - q.shape * xp.log(q.scale) + log_gamma(q.shape)
+    about = q.shape * (log_excess(q.shape / q.scale, e.inverse()) + e.inverse_log_gap())
+    return about + e.mean_log() + 0.5 * (LOG_2PI - xp.log(q.shape)) + stirling_remainder(q.shape)
 
 
 def _to_inverse_gaussian(xp: Any, e: Any, q: InverseGaussian) -> Array:
-    away = q.shape / 2 * (e.mean() / q.mean**2 - 2 / q.mean + e.inverse())
-    return away + 1.5 * e.mean_log() - 0.5 * (xp.log(q.shape) - LOG_2PI)
+    mean = e.mean()
+    away = _finite(xp, mean < INF, ((mean - q.mean) / q.mean) ** 2 / mean) + e.inverse_excess()
+    return q.shape / 2 * away + 1.5 * e.mean_log() - 0.5 * (xp.log(q.shape) - LOG_2PI)
 
 
 def _to_weibull(xp: Any, e: Any, q: Weibull) -> Array:
-    tail = q.scale**-q.shape * e.power(q.shape)
+    tail = xp.exp(e.log_power(q.shape, q.scale))
     return tail - (q.shape - 1) * (e.mean_log() - xp.log(q.scale)) - xp.log(q.shape / q.scale)
 
 
@@ -556,12 +648,12 @@ CROSS_ENTROPIES: dict[type[Family], CrossEntropy] = {
     HalfNormal: CrossEntropy(("mean", "variance"), _to_half_normal),
     LogNormal: CrossEntropy(("mean_log", "variance_log"), _to_log_normal),
     Laplace: CrossEntropy(("absolute",), lambda xp, e, q: e.absolute(q.location) / q.scale + xp.log(2 * q.scale)),
-    Gumbel: CrossEntropy(("mean", "mgf"), _to_gumbel),
+    Gumbel: CrossEntropy(("mean", "log_mgf"), _to_gumbel),
     Exponential: CrossEntropy(("mean",), lambda xp, e, q: q.rate * e.mean() - xp.log(q.rate)),
-    Gamma: CrossEntropy(("mean", "mean_log"), _to_gamma),
-    InverseGamma: CrossEntropy(("mean_log", "inverse"), _to_inverse_gamma),
-    InverseGaussian: CrossEntropy(("mean", "mean_log", "inverse"), _to_inverse_gaussian),
-    Weibull: CrossEntropy(("mean_log", "power"), _to_weibull),
+    Gamma: CrossEntropy(("mean", "mean_log", "log_gap"), _to_gamma),
+    InverseGamma: CrossEntropy(("mean_log", "inverse", "inverse_log_gap"), _to_inverse_gamma),
+    InverseGaussian: CrossEntropy(("mean", "mean_log", "inverse_excess"), _to_inverse_gaussian),
+    Weibull: CrossEntropy(("mean_log", "log_power"), _to_weibull),
     Rayleigh: CrossEntropy(("mean", "variance", "mean_log"), _to_rayleigh),
     Pareto: CrossEntropy(("mean_log",), _to_pareto),
     Uniform: CrossEntropy((), lambda xp, e, q: xp.log(q.high - q.low)),
@@ -569,3 +661,30 @@ CROSS_ENTROPIES: dict[type[Family], CrossEntropy] = {
     ContinuousBernoulli: CrossEntropy(("mean",), _to_continuous_bernoulli),
     Geometric: CrossEntropy(("mean",), _to_geometric),
 }
+
+# What follows from other expectations, where a family says nothing better: what it takes, and how.
+Derived = Callable[[Any, Any], Array]
+DERIVED: dict[str, tuple[tuple[str, ...], Derived]] = {
+    "inverse": (("log_power",), lambda xp, e: xp.exp(e.log_power(-e.one, e.one))),
+    "log_gap": (("mean", "mean_log"), lambda xp, e: xp.log(e.mean()) - e.mean_log()),
+    "inverse_excess": (("mean", "inverse"), lambda xp, e: e.inverse() - 1 / e.mean()),
+    "inverse_log_gap": (("inverse", "mean_log"), lambda xp, e: xp.log(e.inverse()) + e.mean_log()),
+}
+
+
+def knows(p: type[Family], name: str) -> bool:
+    """Whether an expectation is known under a family, perhaps from others."""
+    return name in EXPECTATIONS.get(p, {}) or (name in DERIVED and all(knows(p, other) for other in DERIVED[name][0]))
+
+
+class Expectations:
+    """The expectations under p by name, each a function of what it takes besides."""
+
+    def __init__(self, xp: Any, p: Family, one: Array) -> None:
+        self._xp, self._p, self.one = xp, p, one
+
+    def __getattr__(self, name: str) -> Callable[..., Array]:
+        known = EXPECTATIONS[type(self._p)]
+        if name in known:
+            return lambda *at: known[name](self._xp, self._p, *at)
+        return lambda: DERIVED[name][1](self._xp, self)

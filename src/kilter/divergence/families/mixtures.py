@@ -148,12 +148,14 @@ def kl_by_sampling(p: Any, q: Any, *, samples: int, random: np.random.Generator)
     >>> abs(found.value - 0.18) < 0.03, found.standard_error < 0.01
     (True, True)
     """
+    if samples < 1:
+        raise DistributionError(f"found samples={samples}; wanted how many to draw from p, at least 1")
     p, q = _as_numpy(_mixture(p)), _as_numpy(_mixture(q))
     log_ratios = []
     for start in range(0, samples, _BLOCK):
         x = p.sample(min(_BLOCK, samples - start), random)
         log_ratios.append(p.log_density(x) - q.log_density(x))
-    return mean_estimate(np.concatenate(log_ratios) if log_ratios else np.zeros(0))
+    return mean_estimate(np.concatenate(log_ratios))
 
 
 def _mixture(p: Any) -> Mixture:

@@ -22,7 +22,7 @@ ALIASES = {
     "negbinomial": "negativebinomial",
     "exp": "exponential",
     "expon": "exponential",
-    "exponweib": "weibull",
+    "weibullmin": "weibull",
 }
 
 
@@ -67,6 +67,10 @@ def _family(written: str) -> type[Family]:
     name = re.sub(r"[\s_-]", "", written).lower()
     name = ALIASES.get(name, name)
     if name not in FAMILIES:
+        from kilter.divergence.families.multivariate import VECTOR_FAMILIES
+
+        if name in {family.family_name() for family in VECTOR_FAMILIES}:
+            raise DistributionError(f"{name} is a family of vectors, which cannot be typed; make it in Python")
         raise DistributionError(f"there is no family called {written!r}" + _near(name, everything=True))
     return FAMILIES[name]
 

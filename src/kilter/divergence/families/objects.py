@@ -13,11 +13,32 @@ import numpy as np
 
 from kilter.divergence.families import multivariate, univariate
 from kilter.divergence.families.mixtures import Mixture
-from kilter.divergence.families.quadrature import Density
-from kilter.divergence.families.univariate import Family
+from kilter.divergence.families.quadrature import Density, LogProbabilities
+from kilter.divergence.families.univariate import Family, promote
 from kilter.errors import DistributionError
 
 F, M = univariate, multivariate
+
+
+def _probabilities(d: Any) -> Any:
+    """The probabilities of a distribution of PyTorch; refused where it was given logits that they cannot hold."""
+    probabilities, of = d.probs, getattr(d, "_categorical", d)
+    logits = vars(of).get("logits")
+    clamped = type(d).__name__ == "ContinuousBernoulli"
+    if not clamped and (logits is None or getattr(of, "_param", logits) is not logits):
+        return probabilities
+    xp, (values, given) = promote(probabilities, d.logits)
+    eps = xp.finfo(values.dtype).eps
+    lost = (values <= eps) if clamped else (values == 0)
+    if type(of).__name__ != "Categorical":
+        lost = lost | (1 - values < 8 * eps)
+    if bool(xp.any(lost & xp.isfinite(given))):
+        raise DistributionError(
+            f"found {type(d).__name__} of torch.distributions with a logit of {float(given[lost][0]):g}, of which no "
+            f"probability of {values.dtype} is near enough; give logits in float64, or probs not so near 0 or 1"
+        )
+    return probabilities
+
 
 # By its name in torch.distributions: from its parameters.
 TORCH: dict[str, Callable[[Any], Any]] = {
@@ -38,20 +59,20 @@ TORCH: dict[str, Callable[[Any], Any]] = {
     "Uniform": lambda d: F.Uniform(d.low, d.high),
     "Beta": lambda d: F.Beta(d.concentration1, d.concentration0),
     "Kumaraswamy": lambda d: F.Kumaraswamy(d.concentration1, d.concentration0),
-    "ContinuousBernoulli": lambda d: F.ContinuousBernoulli(d.probs),
+    "ContinuousBernoulli": lambda d: F.ContinuousBernoulli(_probabilities(d)),
     "VonMises": lambda d: F.VonMises(d.loc, d.concentration),
-    "Bernoulli": lambda d: F.Bernoulli(d.probs),
-    "Binomial": lambda d: F.Binomial(d.total_count, d.probs),
-    "Categorical": lambda d: F.Categorical(d.probs),
-    "OneHotCategorical": lambda d: F.Categorical(d.probs),
+    "Bernoulli": lambda d: F.Bernoulli(_probabilities(d)),
+    "Binomial": lambda d: F.Binomial(d.total_count, _probabilities(d)),
+    "Categorical": lambda d: F.Categorical(_probabilities(d)),
+    "OneHotCategorical": lambda d: F.Categorical(_probabilities(d)),
     "Poisson": lambda d: F.Poisson(d.rate),
-    "Geometric": lambda d: F.Geometric(d.probs),
-    "NegativeBinomial": lambda d: F.NegativeBinomial(d.total_count, 1 - d.probs),  # there the chance of what is counted
+    "Geometric": lambda d: F.Geometric(_probabilities(d)),
+    "NegativeBinomial": lambda d: F.NegativeBinomial(d.total_count, 1 - _probabilities(d)),  # there of what is counted
     "MultivariateNormal": lambda d: M.MultivariateNormal(d.loc, d.scale_tril),
     "LowRankMultivariateNormal": lambda d: M.LowRankNormal(d.loc, d.cov_factor, d.cov_diag),
     "Dirichlet": lambda d: M.Dirichlet(d.concentration),
-    "Multinomial": lambda d: M.Multinomial(d.total_count, d.probs),
-    "MixtureSameFamily": lambda d: Mixture(d.mixture_distribution.probs, family_of(d.component_distribution)),
+    "Multinomial": lambda d: M.Multinomial(d.total_count, _probabilities(d)),
+    "MixtureSameFamily": lambda d: Mixture(_probabilities(d.mixture_distribution), family_of(d.component_distribution)),
 }
 
 
@@ -108,14 +129,14 @@ SCIPY_VECTORS: dict[str, Callable[[Any], Family]] = {
 def family_of(found: Any) -> Any:
     """The family that an object is a distribution of; families, mixtures and densities are returned as they are.
 
-    Of a frozen distribution of `scipy.stats` that is of no family here, its log-density (for quadrature). Raises
-    `DistributionError` for everything else.
+    Of a frozen distribution of `scipy.stats` that is of no family here, its log-density or log-probabilities (for
+    quadrature, and sums). Raises `DistributionError` for everything else.
 
     >>> from scipy import stats
     >>> family_of(stats.norm(1, 2))
     Normal(mean=1.0, sd=2.0)
     """
-    if isinstance(found, Family | Mixture | Density):
+    if isinstance(found, Family | Mixture | Density | LogProbabilities):
         return found
     kind = type(found)
     if kind.__module__.startswith("torch.distributions"):
@@ -130,6 +151,9 @@ def family_of(found: Any) -> Any:
             return SCIPY_VECTORS[kind.__name__](found)
         if hasattr(found, "dist") and hasattr(found, "args"):
             return _frozen(found)
+        raise DistributionError(
+            f"found {kind.__name__} of scipy.stats; give it frozen, as in scipy.stats.norm(0, 1), or a family"
+        )
     raise DistributionError(
         f"found {kind.__name__}; give a family, as in Normal(0, 1), a frozen distribution of scipy.stats or a "
         "distribution of torch.distributions"
@@ -149,12 +173,13 @@ def _frozen(found: Any) -> Any:
             "scale" not in fixed or np.all(np.asarray(scale) == 1)
         ):
             return make(*values, _number(loc)) if discrete else make(*values, _number(loc), _number(scale))
-    if discrete:
+    if any(np.ndim(value) for value in (*shapes, loc, scale)):
         raise DistributionError(
-            f"found {name} of scipy.stats, which is of no family here; those that are: {', '.join(sorted(SCIPY))} (and "
-            "geom with loc=-1, since failures are counted here)"
+            f"found {name} of scipy.stats with parameters that are arrays; of what is no family here give one at a time"
         )
     low, high = (float(end) for end in found.support())
+    if discrete:
+        return LogProbabilities(found.logpmf, low, high)
     middle = tuple(float(x) for x in found.ppf([0.001, 0.1, 0.5, 0.9, 0.999]) if math.isfinite(x))
     return Density(found.logpdf, low, high, is_log=True, points=(middle[len(middle) // 2], *middle) if middle else ())
 

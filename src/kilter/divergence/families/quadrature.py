@@ -27,10 +27,13 @@ Array = Any
 Floats = NDArray[np.float64]
 
 TOLERANCE = 1e-10
+MOST_OUTCOMES = 2**22  # to sum over
 _REACH = 6.7  # the mapped line ends here, about 1e275 scales away
 _PANELS = 48
-_MOST_PANELS = 6000
-_MOST_OUTCOMES = 2**24
+_MOST_PANELS = 6000  # besides those that it begins with
+_GRADES = 2.0 ** -np.arange(3, 41, 2)  # panels shrink towards the places that were pointed out, to meet narrow peaks
+_OVERFLOW_PLACES = 4096
+_OUTCOMES_AT_ONCE = 2**18
 
 # Gauss-Kronrod rule of 7 and 15 points (QUADPACK qk15); nodes at least 0.
 _NODES = (
@@ -56,7 +59,9 @@ _G[1::2] = list(_GAUSS[:-1]) + list(_GAUSS[::-1])
 class Quadrature(NamedTuple):
     """An integral in nats, a bound on its error as the rule estimates it, and how many points it took.
 
-    `value` is a number, or a differentiable scalar of the library that a family's parameters belong to.
+    The bound cannot see what no point met. Of a function that is given to integrate to 1 within 1e-6, a missed spike of
+    mass w costs w times the log-ratio there; a family that does not integrate to 1 within 1e-9 is refused. `value` is a
+    number, or a differentiable scalar of the library that a family's parameters belong to.
     """
 
     value: Any
@@ -68,7 +73,8 @@ class Quadrature(NamedTuple):
 class Density:
     """A density given as a function of an array of points, or its logarithm (`is_log`), between low and high.
 
-    Of `points` near a narrow peak the quadrature finds the peak. A logarithm is better: densities underflow.
+    The points come as one flat array. Of `points` near a narrow peak the quadrature finds the peak. A logarithm is
+    better: densities underflow. Raises DistributionError for ends and points that are none.
     """
 
     function: Callable[[Floats], Array]
@@ -79,16 +85,59 @@ class Density:
 
     discrete = False
 
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise DistributionError(
+                f"found a density from {self.low} to {self.high}; its low end must be below its high"
+            )
+        points = np.asarray(self.points)
+        if points.ndim != 1 or points.dtype.kind not in "fiu" or not np.isfinite(points).all():
+            raise DistributionError(
+                f"found points={self.points!r}; wanted a tuple of finite numbers, as in points=(1.5,)"
+            )
+
     def support(self) -> tuple[float, float]:
         return self.low, self.high
 
     def log_density(self, x: Floats) -> Floats:
-        values = np.asarray(self.function(x), dtype=np.float64)
+        values = _of_points(self.function, x)
         with np.errstate(all="ignore"):
             logs = values if self.is_log else np.log(values)
         if not self.is_log and bool(np.any(values < 0)):
             raise DistributionError(f"a density is {values.min():g} somewhere; densities are never negative")
         return np.where((x >= self.low) & (x <= self.high), logs, -math.inf)
+
+
+@dataclass(frozen=True)
+class LogProbabilities:
+    """log P(x) of whole numbers from low on, given as a function of an array of them; -inf where there are none."""
+
+    function: Callable[[Floats], Array]
+    low: float = 0.0
+    high: float = math.inf
+
+    discrete = True
+
+    def support(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def log_density(self, x: Floats) -> Floats:
+        return _of_points(self.function, x)
+
+
+def _of_points(function: Callable[[Floats], Array], x: Floats) -> Floats:
+    try:
+        values = np.asarray(function(x), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DistributionError(
+            f"a density was given {x.size} points at once, and failed: {error}; write it with NumPy (np.exp for "
+            "math.exp, np.where for if), or wrap it in np.vectorize"
+        ) from error
+    if values.shape not in ((), x.shape):
+        raise DistributionError(
+            f"a density gave values of shape {values.shape} at points of shape {x.shape}; wanted one each"
+        )
+    return np.broadcast_to(values, x.shape)
 
 
 def kl(p: Any, q: Any, *, tolerance: float = TOLERANCE) -> Quadrature:
@@ -172,16 +221,41 @@ def _mass(xp: Any, log_p: Array, log_slope: Array) -> Array:
     return xp.exp(log_p + log_slope)
 
 
-# What is integrated, of the array library, both log-densities and log dx / dt, with which nothing under- or overflows.
+# Of the array library, both log-densities and log dx / dt, with which nothing under- or overflows.
 Terms = Callable[[Any, Array, Array, Array], Array]
-TERMS: dict[str, Terms] = {
-    "kl": _kl_terms,
-    "js": _js_terms,
-    "total_variation": _total_variation_terms,
-    "squared_hellinger": _squared_hellinger_terms,
-    "entropy": lambda xp, log_p, log_q, log_slope: _cross_entropy_terms(xp, log_p, log_p, log_slope),
-    "cross_entropy": _cross_entropy_terms,
+
+
+class Integrand(NamedTuple):
+    """What is integrated; and of both log-densities, what a missed share of p would have added, over that share.
+
+    None where that is at most 1.
+    """
+
+    terms: Terms
+    weight: Callable[[Floats, Floats], Floats] | None
+
+
+INTEGRANDS: dict[str, Integrand] = {
+    "kl": Integrand(_kl_terms, lambda log_p, log_q: log_p - log_q),
+    "js": Integrand(_js_terms, None),
+    "total_variation": Integrand(_total_variation_terms, None),
+    "squared_hellinger": Integrand(_squared_hellinger_terms, None),
+    "entropy": Integrand(
+        lambda xp, log_p, log_q, log_slope: _cross_entropy_terms(xp, log_p, log_p, log_slope),
+        lambda log_p, log_q: log_p,
+    ),
+    "cross_entropy": Integrand(_cross_entropy_terms, lambda log_p, log_q: log_q),
 }
+
+
+def _largest_weight(of: Integrand, log_p: Floats, log_q: Floats, mass_p: Floats) -> Floats:
+    """The greatest weight, up to its sign, along the last axis, among places that p has something at; 1 is added."""
+    if of.weight is None:
+        return np.ones(log_p.shape[:-1])
+    some = (log_p > -math.inf) & (log_q > -math.inf) & (mass_p > 1e-20)
+    weight = of.weight(np.where(some, log_p, 0.0), np.where(some, log_q, 0.0))
+    largest: Floats = 1 + np.abs(weight).max(axis=-1)
+    return largest
 
 
 def _one(p: Any, q: Any, name: str, tolerance: float) -> Quadrature:
@@ -191,14 +265,17 @@ def _one(p: Any, q: Any, name: str, tolerance: float) -> Quadrature:
             f"{name}: one has probabilities of whole numbers, the other a density: they cannot be compared"
         )
     numbers = _plain(p), _plain(q)
+    of = INTEGRANDS[name]
+    if of.weight is not None and _reaches_beyond(*numbers):
+        return Quadrature(math.inf, 0.0, 0)
     with np.errstate(all="ignore"):
-        found = (_summed if p.discrete else _integrated)(*numbers, TERMS[name], tolerance)
+        found = (_summed if p.discrete else _integrated)(*numbers, of, tolerance)
         if math.isinf(found.value):
             return Quadrature(math.inf, 0.0, found.x.size)
         parameters = [*_parameters(p), *_parameters(q)]
         if promote(*parameters)[0] is promote(0.0)[0]:
             return Quadrature(found.value, found.error, found.x.size)
-        return Quadrature(_differentiable(p, q, TERMS[name], found, numbers), found.error, found.x.size)
+        return Quadrature(_differentiable(p, q, of.terms, found, numbers), found.error, found.x.size)
 
 
 def _differentiable(p: Any, q: Any, terms: Terms, found: _Found, numbers: tuple[Any, Any]) -> Array:
@@ -207,6 +284,14 @@ def _differentiable(p: Any, q: Any, terms: Terms, found: _Found, numbers: tuple[
     arrays = (found.x[some], found.rest[some], found.log_weight[some], *_parameters(p), *_parameters(q))
     xp, (x, rest, log_weight, *_) = promote(*arrays)
     return xp.sum(terms(xp, _at(p, x, rest), _at(q, x, rest), log_weight))
+
+
+def _reaches_beyond(p: Any, q: Any) -> bool:
+    """Whether p, a family of densities, has outcomes beyond the ends of q."""
+    if not isinstance(p, Family) or p.discrete:
+        return False
+    (low, high), (q_low, q_high) = (tuple(map(float, of.support())) for of in (p, q))
+    return low < q_low or high > q_high
 
 
 class _Found(NamedTuple):
@@ -240,9 +325,8 @@ def _density(p: Any, called: str) -> Any:
     of_library = type(p).__module__.startswith(("scipy.stats", "torch.distributions"))
     known = Density(p) if callable(p) and not of_library else family_of(p)
     if isinstance(known, Mixture) and isinstance(known.components, Normal):
-        means, sds = (np.ravel(np.asarray(value, dtype=np.float64)) for value in known.components.parameters())
-        around = [float(m + step * s) for m, s in np.broadcast(means, sds) for step in (0, -8, -3, -1, 1, 3, 8)]
-        return Density(known.log_density, is_log=True, points=tuple(around))
+        means = np.unique(np.asarray(known.components.mean, dtype=np.float64))
+        return Density(known.log_density, is_log=True, points=tuple(means.tolist()))
     if isinstance(known, Mixture) or (isinstance(known, Family) and known.kind not in _OF_NUMBERS):
         raise DistributionError(
             f"{called} is {type(known).__name__}, which is not of one number; there is no quadrature"
@@ -328,10 +412,10 @@ class _Panels(NamedTuple):
     x: Floats
     rest: Floats
     log_weight: Floats
-    log_ratio: Floats
+    lacking_weight: Floats
 
 
-def _evaluated(p: Any, q: Any, terms: Terms, line: _Map, left: Floats, right: Floats) -> _Panels:
+def _evaluated(p: Any, q: Any, of: Integrand, line: _Map, left: Floats, right: Floats) -> _Panels:
     half = (right - left)[:, None] / 2
     t = (left + right)[:, None] / 2 + half * _X
     x, rest, log_slope = line.x(t), line.rest(t), line.log_slope(t)
@@ -339,7 +423,7 @@ def _evaluated(p: Any, q: Any, terms: Terms, line: _Map, left: Floats, right: Fl
     mass_p, mass_q = _mass(np, log_p, log_slope), _mass(np, log_q, log_slope)
     if isinstance(q, Density) and not q.is_log:  # q may be 0 because it underflows, where p all but does
         log_p = np.where((log_q == -math.inf) & (mass_p < 1e-18), -math.inf, log_p)
-    values = np.stack([terms(np, log_p, log_q, log_slope), mass_p, mass_q], axis=1) * half[:, None]
+    values = np.stack([of.terms(np, log_p, log_q, log_slope), mass_p, mass_q], axis=1) * half[:, None]
     if (nowhere := np.isnan(values).any(axis=1)).any():
         raise DistributionError(
             f"a density is inf or not a number at {x[nowhere][0]:g}; give the ends between which it is one, as "
@@ -350,33 +434,35 @@ def _evaluated(p: Any, q: Any, terms: Terms, line: _Map, left: Floats, right: Fl
     spread = np.maximum(np.abs(values - kronrod[..., None] / 2) @ _K, 1e-300)
     error = spread * np.minimum(1.0, (200 * np.abs(kronrod - gauss) / spread) ** 1.5)
     rounding = 50 * np.finfo(np.float64).eps * (np.abs(values) @ _K)
-    some = (log_p > -math.inf) & (log_q > -math.inf) & (mass_p > 1e-20)
-    ratio = np.abs(np.where(some, log_p, 0.0) - np.where(some, log_q, 0.0)).max(axis=1)
-    return _Panels(left, right, kronrod, error, rounding, x, rest, log_slope + np.log(half * _K), ratio)
+    weight = _largest_weight(of, log_p, log_q, mass_p)
+    return _Panels(left, right, kronrod, error, rounding, x, rest, log_slope + np.log(half * _K), weight)
 
 
-def _integrated(p: Any, q: Any, terms: Terms, tolerance: float) -> _Found:
+def _integrated(p: Any, q: Any, of: Integrand, tolerance: float) -> _Found:
     """The integral over each piece of the line between ends of the two supports, where densities may be singular."""
     ends = sorted({float(np.asarray(end)) for density in (p, q) for end in density.support()})
-    pieces = [_piece(p, q, terms, low, high, tolerance) for low, high in pairwise(ends)]
-    return _trusted(pieces, ends, tolerance)
+    pieces = [_piece(p, q, of, low, high, tolerance) for low, high in pairwise(ends)]
+    return _trusted(p, q, of, pieces, ends, tolerance)
 
 
-def _piece(p: Any, q: Any, terms: Terms, low: float, high: float, tolerance: float) -> _Panels:
+def _piece(p: Any, q: Any, of: Integrand, low: float, high: float, tolerance: float) -> _Panels:
     """Panels between two ends, halved until their errors are small; from left to right."""
     places = [x for x in (*_places(p), *_places(q)) if low < x < high]
     line = _map(low, high, *_middle(p, places, low, high))
-    cuts = [t for t in map(line.t, places) if abs(t) < _REACH]
-    edges = np.unique(np.array([*np.linspace(-_REACH, _REACH, _PANELS + 1), *cuts]))
+    first, last = (-_REACH, _REACH) if of.weight is None else _before_overflow(p, q, line)
+    cuts = [line.t(x) for x in places]
+    graded = [cut + side * step for cut in cuts for side in (-1, 1) for step in _GRADES]
+    inner = [t for t in (*cuts, *graded) if first < t < last]
+    edges = np.unique(np.array([*np.linspace(first, last, _PANELS + 1), *inner]))
     left, right = edges[:-1], edges[1:]
     done: list[_Panels] = []
     count = 0
     while left.size:
-        panels = _evaluated(p, q, terms, line, left, right)
+        panels = _evaluated(p, q, of, line, left, right)
         count += left.size
         wanted = tolerance / 256 * np.maximum(1.0, np.abs(panels.integrals).sum(axis=0))
         bad = (panels.errors > np.maximum(wanted, panels.rounding)).any(axis=1)
-        bad &= np.isfinite(panels.integrals[:, 0]) & (right - left > 1e-12) & (count < _MOST_PANELS)
+        bad &= (right - left > 1e-12) & (count < edges.size + _MOST_PANELS)
         done.append(_Panels(*(part[~bad] for part in panels)))
         middle = (left[bad] + right[bad]) / 2
         left, right = np.concatenate([left[bad], middle]), np.concatenate([middle, right[bad]])
@@ -385,25 +471,50 @@ def _piece(p: Any, q: Any, terms: Terms, low: float, high: float, tolerance: flo
     return _Panels(*(part[order] for part in everything))
 
 
+def _before_overflow(p: Any, q: Any, line: _Map) -> tuple[float, float]:
+    """The part of the mapped line where the log-density of q is a number.
+
+    Beyond 1e154 squares overflow, and log q is -inf where it is but very small; p has next to nothing there, though
+    what is integrated may. Where p has some mass, q rules it out.
+    """
+    if isinstance(q, Density) and not q.is_log:
+        return -_REACH, _REACH
+    t = np.linspace(-_REACH, _REACH, _OVERFLOW_PLACES + 1)
+    x, rest = line.x(t), line.rest(t)
+    log_p, log_q = _at(p, x, rest), _at(q, x, rest)
+    overflows = (log_q == -math.inf) & (log_p > -math.inf)
+    mass = _mass(np, log_p[overflows], line.log_slope(t[overflows])).sum() * (t[1] - t[0])
+    if mass > 1e-9 or overflows.all():
+        return -_REACH, _REACH
+    return float(t[~overflows][0]), float(t[~overflows][-1])
+
+
 def _joined(panels: Sequence[_Panels]) -> _Panels:
     return _Panels(*(np.concatenate(parts) for parts in zip(*panels, strict=True)))
 
 
-def _trusted(pieces: Sequence[_Panels], ends: Sequence[float], tolerance: float) -> _Found:
+def _trusted(
+    p: Any, q: Any, of: Integrand, pieces: Sequence[_Panels], ends: Sequence[float], tolerance: float
+) -> _Found:
     """The sum over all pieces, refused where the densities are none or errors are large."""
     panels = _joined(pieces)
     value, *masses = panels.integrals.sum(axis=0)
-    if math.isinf(value) or any(map(_grows_outwards, pieces)):
-        return _infinite(panels.x.size)
-    for called, mass in zip("pq", masses, strict=True):
-        if not abs(mass - 1) < max(1e-6, 100 * tolerance):
+    for called, density, mass in zip("pq", (p, q), masses, strict=True):
+        # A family is a density, so what is missing was not reached; a function may be given to a few digits.
+        exact = isinstance(density, Family) and of.weight is not None
+        if not abs(mass - 1) < min(1e-3, max(1e-9 if exact else 1e-6, 100 * tolerance)):
+            instead = "give its ends, and points near its peaks, as Density(function, low, high, points=...)"
+            if isinstance(density, Family):
+                instead = "more of it lies closer to an end than numbers reach, so take its closed form, or samples"
             raise DistributionError(
-                f"{called} integrates to {mass:.6g} between {ends[0]:g} and {ends[-1]:g}; it must integrate to 1: give "
-                "its ends, and points near its peaks, as Density(function, low, high, points=...)"
+                f"{called} integrates to {mass:.9g} between {ends[0]:g} and {ends[-1]:g}; it must integrate to 1: "
+                f"{instead}"
             )
+    if of.weight is not None and (math.isinf(value) or any(map(_diverges, pieces))):
+        return _infinite(panels.x.size)
     # What is beyond the last panels is less than what they hold; what a density lacks weighs as the terms do there.
-    last = _joined([_Panels(*(part[[0, 1, -2, -1]] for part in piece)) for piece in pieces])
-    lacking = sum(abs(mass - 1) for mass in masses) * (1 + last.log_ratio.max())
+    last = _joined([_outermost(piece) for piece in pieces])
+    lacking = last.lacking_weight.max() * sum(abs(mass - 1) for mass in masses)
     error = float(np.maximum(panels.errors, panels.rounding)[:, 0].sum() + np.abs(last.integrals[:, 0]).sum() + lacking)
     if error > max(1e-5, 1e3 * tolerance) * max(1.0, abs(value)):
         raise DistributionError(
@@ -413,17 +524,28 @@ def _trusted(pieces: Sequence[_Panels], ends: Sequence[float], tolerance: float)
     return _Found(float(value), error, panels.x.ravel(), panels.rest.ravel(), panels.log_weight.ravel())
 
 
-def _grows_outwards(panels: _Panels) -> bool:
-    """Whether the mapped integrand still grows where the mapped line ends: then the integral diverges."""
-    mean = np.abs(panels.integrals[:, 0]) / (panels.right - panels.left)
-    ends = (mean[:3], mean[::-1][:3])
-    return any(end[0] > 1e-3 * mean.mean() and end[0] > end[1] > end[2] for end in ends)
+def _outermost(panels: _Panels) -> _Panels:
+    """What became of the first and of the last of the panels that a piece began with."""
+    width = 1.001 * (panels.right[-1] - panels.left[0]) / _PANELS
+    outer = (panels.right < panels.left[0] + width) | (panels.left > panels.right[-1] - width)
+    return _Panels(*(part[outer] for part in panels))
+
+
+def _diverges(panels: _Panels) -> bool:
+    """Whether the integrand, over the logarithm of the distance from an end, does not fall where the line ends."""
+    size = np.abs(panels.integrals[:, 0])
+    share, density = size / (panels.right - panels.left), size / (np.sinh(panels.right) - np.sinh(panels.left))
+    some = share > 1e-3 * share.mean()
+    return any(
+        some[at] and density[at] > 0.999 * density[at + step] > 0.998 * density[at + 2 * step]
+        for at, step in ((0, 1), (-1, -1))
+    )
 
 
 def _middle(p: Any, places: Sequence[float], low: float, high: float) -> tuple[float, float]:
     """A place and a scale of p, to map a line by."""
     if math.isinf(low) and math.isinf(high):
-        return _centre(p) if isinstance(p, Family) else (p.points[0] if p.points else 0.0, 1.0)
+        return _centre(p) if isinstance(p, Family) else (p.points[0] if len(p.points) else 0.0, 1.0)
     end = low if math.isfinite(low) else high
     return end, float(np.median([abs(x - end) for x in places])) if places else 1.0
 
@@ -461,27 +583,34 @@ def _places(p: Any) -> list[float]:
 # Summation.
 
 
-def _summed(p: Any, q: Any, terms: Terms, tolerance: float) -> _Found:
-    """The sum over 0, 1, 2, ... until both probabilities are used up and nothing is added any more."""
-    high = max(float(np.asarray(density.support()[1])) for density in (p, q))
-    total, size, start, count = np.zeros(3), np.zeros(3), 0, 1024
+def _summed(p: Any, q: Any, of: Integrand, tolerance: float) -> _Found:
+    """The sum over whole numbers, upwards, until both probabilities are used up and nothing is added any more."""
+    lows, highs = zip(*(map(float, density.support()) for density in (p, q)), strict=True)
+    first, high = min(lows), max(highs)
+    if math.isinf(first):
+        raise DistributionError("one has outcomes without a least one; sums begin there: take samples")
+    total, size, weight, start, count = np.zeros(3), np.zeros(3), 1.0, int(first), 1024
     while True:
         end = int(min(start + count, high + 1))
         x = np.arange(start, end, dtype=np.float64)
         log_p, log_q, one = p.log_density(x), q.log_density(x), np.zeros_like(x)
-        added = np.stack([terms(np, log_p, log_q, one), _mass(np, log_p, one), _mass(np, log_q, one)])
+        mass_p, mass_q = _mass(np, log_p, one), _mass(np, log_q, one)
+        added = np.stack([of.terms(np, log_p, log_q, one), mass_p, mass_q])
         if np.isinf(added[0]).any():
-            return _infinite(end)
+            return _infinite(end - int(first))
         step = np.array([math.fsum(row) for row in added])
         total, size, start = total + step, size + np.abs(added).sum(axis=1), end
+        weight = max(weight, float(_largest_weight(of, log_p, log_q, mass_p)))
         complete = np.all(np.abs(total[1:] - 1) < 1e-9) and abs(step[0]) <= 1e-3 * tolerance * max(1.0, abs(total[0]))
         if start > high or (complete and np.all(np.abs(added[:, -1]) <= 1e-16)):
             break
-        if start >= _MOST_OUTCOMES:
+        if start - first >= MOST_OUTCOMES:
             raise DistributionError(
-                f"the sum does not settle: p adds up to {total[1]:g} and q to {total[2]:g} over 0 to {start}"
+                f"p adds up to {total[1]:g} and q to {total[2]:g} over {first:g} to {start - 1:,}, and sums end there; "
+                "take a closed form, or for outcomes so large the density that these probabilities are near to"
             )
-        count *= 2
-    error = float(np.finfo(np.float64).eps * 8 * (size[0] + 1) + np.abs(total[1:] - 1).sum())
-    x = np.arange(start, dtype=np.float64)
+        count = int(min(2 * count, _OUTCOMES_AT_ONCE, first + MOST_OUTCOMES - start))
+    # Probabilities that do not add up to 1 are rounded, each by as much of itself.
+    error = float(np.finfo(np.float64).eps * 8 * (size[0] + 1) + np.abs(total[1:] - 1).sum() * weight)
+    x = np.arange(int(first), start, dtype=np.float64)
     return _Found(float(total[0]), error, x, np.zeros_like(x), np.zeros_like(x))

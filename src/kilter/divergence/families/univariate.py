@@ -15,26 +15,34 @@ import numpy as np
 from array_api_compat import device, is_array_api_obj, is_numpy_array
 
 from kilter.divergence.families.bessel import log_bessel_i
-from kilter.divergence.families.special import LOG_2PI, log1p_square, log_beta, log_gamma, xlogy
+from kilter.divergence.families.special import (
+    LOG_2PI,
+    log1p_square,
+    log_beta,
+    log_binomial,
+    log_poisson,
+    xlogy,
+)
 from kilter.divergence.namespaces import array_namespace
 from kilter.errors import DistributionError
 
 Array = Any
 
 
-def condition(words: str, holds: Callable[[Any, Array], Array], *, axes: int = 0) -> dict[str, Any]:
+def condition(words: str, holds: Callable[[Any, Array], Array], *, shape: str = "", least: int = 1) -> dict[str, Any]:
     """What the values of a parameter must be: in words and as a test, of the array library and an array.
 
-    The last `axes` axes of an array belong to one distribution.
+    `shape` names the last axes of an array, which belong to one distribution, by letters ("D", "DK"): equal letters of
+    its parameters are of equal size, which is `least` or more.
     """
-    return {"words": words, "holds": holds, "axes": axes}
+    return {"words": words, "holds": holds, "shape": shape, "axes": len(shape), "least": least}
 
 
 REAL = condition("finite", lambda xp, x: xp.isfinite(x))
 POSITIVE = condition("finite and more than 0", lambda xp, x: xp.isfinite(x) & (x > 0))
 NONNEGATIVE = condition("finite and at least 0", lambda xp, x: xp.isfinite(x) & (x >= 0))
 PROBABILITY = condition("between 0 and 1", lambda xp, x: (x >= 0) & (x <= 1))
-PROBABILITIES = condition("between 0 and 1", lambda xp, x: (x >= 0) & (x <= 1), axes=1)
+PROBABILITIES = condition("between 0 and 1", lambda xp, x: (x >= 0) & (x <= 1), shape="D")
 CHANCE = condition("more than 0 and at most 1", lambda xp, x: (x > 0) & (x <= 1))
 INNER = condition("more than 0 and less than 1", lambda xp, x: (x > 0) & (x < 1))
 COUNT = condition("a whole number, at least 0", lambda xp, x: xp.isfinite(x) & (x >= 0) & (x == xp.floor(x)))
@@ -73,20 +81,50 @@ class Family:
     kind: ClassVar[str]  # where its outcomes lie: a row of WITHIN
 
     def __post_init__(self) -> None:
+        arrays = []
         for known in fields_of(self):
             words = known.metadata["words"]
             given = getattr(self, known.name)
             try:
+                if given is None:
+                    raise TypeError("None is no number")
                 xp, (values,) = promote(given)
             except (TypeError, ValueError) as error:
                 raise DistributionError(
                     f"{self.family_name()}: {known.name} is {given!r}, which is no number; give one that is {words}"
                 ) from error
+            arrays.append(values)
             holds = known.metadata["holds"](xp, values)
             if not bool(xp.all(holds)):
                 bad = values if values.ndim == 0 else values[~holds][0]
                 raise DistributionError(f"{self.family_name()}: {known.name} is {float(bad):g}; it must be {words}")
+        self._check_shapes([tuple(values.shape) for values in arrays])
         self.check()
+
+    def _check_shapes(self, shapes: list[tuple[int, ...]]) -> None:
+        """Raise DistributionError where the axes of one distribution do not fit, or those before them not broadcast."""
+        sizes: dict[str, int] = {}
+        before = []
+        for known, shape in zip(fields_of(self), shapes, strict=True):
+            letters, least = known.metadata["shape"], known.metadata["least"]
+            expected = ", ".join(str(sizes.get(letter, letter)) for letter in letters)
+            before.append(shape[: len(shape) - len(letters)])
+            last = shape[len(before[-1]) :]
+            fits = len(last) == len(letters) and min(last, default=least) >= least
+            if not fits or any(
+                sizes.setdefault(letter, size) != size for letter, size in zip(letters, last, strict=True)
+            ):
+                enough = f" with {letters[0]} at least {least}" if least > 1 else ""
+                raise DistributionError(
+                    f"{self.family_name()}: {known.name} has shape {list(shape)}; expected [..., {expected}]{enough}"
+                )
+        try:
+            np.broadcast_shapes(*before)
+        except ValueError as error:
+            shown = ", ".join(
+                f"{name} {list(shape)}" for name, shape in zip(self.parameter_names(), shapes, strict=True)
+            )
+            raise DistributionError(f"{self.family_name()}: shapes do not broadcast: {shown}") from error
 
     def check(self) -> None:
         """What the parameters must be to each other."""
@@ -281,7 +319,7 @@ class Gamma(Family):
     kind: ClassVar[str] = "half-line"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        return xlogy(self.shape - 1, x) + self.shape * xp.log(self.rate) - self.rate * x - log_gamma(self.shape)
+        return log_poisson(self.shape - 1, x, self.rate) + xp.log(self.rate)
 
 
 @dataclass(frozen=True)
@@ -293,8 +331,10 @@ class InverseGamma(Family):
     kind: ClassVar[str] = "half-line"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        at = self.shape * xp.log(self.scale) - (self.shape + 1) * xp.log(x) - self.scale / x - log_gamma(self.shape)
-        return xp.where(x == 0, xp.full_like(at, -math.inf), at)
+        nothing = x < xp.finfo(x.dtype).smallest_normal  # 1 / x overflows
+        y = xp.where(nothing, xp.ones_like(x), x)
+        at = log_poisson(self.shape - 1, 1 / y, self.scale) + xp.log(self.scale) - 2 * xp.log(y)
+        return xp.where(nothing, xp.full_like(at, -math.inf), at)
 
 
 @dataclass(frozen=True)
@@ -305,8 +345,7 @@ class ChiSquared(Family):
     kind: ClassVar[str] = "half-line"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        half = self.df / 2
-        return xlogy(half - 1, x) - x / 2 - half * math.log(2) - log_gamma(half)
+        return log_poisson(self.df / 2 - 1, x, xp.full_like(x, 0.5)) - math.log(2)
 
 
 @dataclass(frozen=True)
@@ -431,7 +470,10 @@ class Beta(Family):
     kind: ClassVar[str] = "unit"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        return xlogy(self.a - 1, x) + xlogy(self.b - 1, 1 - x) - log_beta(self.a, self.b)
+        large = (self.a >= 11) & (self.b >= 11)
+        n = xp.where(large, self.a + self.b - 2, xp.ones_like(self.a + self.b))
+        direct = xlogy(self.a - 1, x) + xlogy(self.b - 1, 1 - x) - log_beta(self.a, self.b)
+        return xp.where(large, log_binomial(xp.where(large, self.a - 1, 0.5 * n), n, x) + xp.log(n + 1), direct)
 
     def log_density_below_1(self, rest: Array) -> Array:
         return self.with_parameters([self.b, self.a]).log_density(rest)
@@ -525,8 +567,7 @@ class Binomial(Family):
         return 0.0, self.n
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        ways = log_gamma(self.n + 1 + 0 * x) - log_gamma(x + 1) - log_gamma(self.n - x + 1)
-        return ways + xlogy(x, self.probability) + xlogy(self.n - x, 1 - self.probability)
+        return log_binomial(x, self.n + 0 * x, self.probability)
 
 
 @dataclass(frozen=True)
@@ -541,8 +582,6 @@ class Categorical(Family):
 
     def check(self) -> None:
         xp, (values,) = promote(self.probabilities)
-        if values.ndim == 0:
-            raise DistributionError(f"categorical: probabilities are {values}; give one for each outcome")
         total = xp.sum(values, axis=-1)
         tolerance = max(1e-9, 4 * float(xp.finfo(values.dtype).eps) * values.shape[-1])
         wrong = xp.abs(total - 1) > tolerance
@@ -570,7 +609,7 @@ class Poisson(Family):
     kind: ClassVar[str] = "counts"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        return xlogy(x, self.rate) - self.rate - log_gamma(x + 1)
+        return log_poisson(x, self.rate, xp.ones_like(x))
 
 
 @dataclass(frozen=True)
@@ -593,8 +632,8 @@ class NegativeBinomial(Family):
     kind: ClassVar[str] = "counts"
 
     def log_density_inside(self, xp: Any, x: Array) -> Array:
-        ways = log_gamma(self.n + x) - log_gamma(x + 1) - log_gamma(self.n + 0 * x)
-        return ways + self.n * xp.log(self.probability) + xlogy(x, 1 - self.probability)
+        both = self.n + x  # the last of as many trials succeeds
+        return log_binomial(x, both, 1 - self.probability) + xp.log(self.n / both)
 
 
 FAMILIES: dict[str, type[Family]] = {
