@@ -22,18 +22,19 @@ PIP_INSTALL = $(VENV)/bin/python -m pip install -c constraints.txt
 PYTEST = $(VENV)/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow fuzz lint check bench docs clean
+.PHONY: help demo test slow fuzz lint check bench bench-test docs clean
 
 help:
-	@echo 'make demo     train and align a small model where the best possible result is known exactly'
-	@echo 'make test     every test but the slow ones'
-	@echo 'make slow     the tests that take minutes'
-	@echo 'make check    the gate: format, lint, types, import rules, tests'
-	@echo 'make lint     the gate without the tests'
-	@echo 'make fuzz     100,000 damaged files: each is read or refused, in bounded memory'
-	@echo 'make bench    the benchmarks, peers beside kilter; DATA=DIR says where hh_harmless_test.jsonl.gz lies'
-	@echo 'make docs     the documentation, as pages to open in a browser'
-	@echo 'make clean    delete the virtual environment and what was built'
+	@echo 'make demo        train and align a small model where the best possible result is known exactly'
+	@echo 'make test        every test but the slow ones'
+	@echo 'make slow        the tests that take minutes'
+	@echo 'make check       the gate: format, lint, types, import rules, tests'
+	@echo 'make lint        the gate without the tests'
+	@echo 'make fuzz        100,000 damaged files: each is read or refused, in bounded memory'
+	@echo 'make bench       the benchmarks, peers beside kilter; DATA=DIR says where hh_harmless_test.jsonl.gz lies'
+	@echo 'make bench-test  the tests that hold kilter against TRL'
+	@echo 'make docs        the documentation, as pages to open in a browser'
+	@echo 'make clean       delete the virtual environment and what was built'
 	@echo
 	@echo 'Variables:'
 	@echo '  PYTHON=/path/to/python3   which Python (3.11 or newer); default: the first one found'
@@ -69,6 +70,10 @@ bench: $(VENV)/installed-bench
 		echo; echo "benchmarks/$$benchmark"; \
 		$(VENV)/bin/python benchmarks/$$benchmark || exit; \
 	done
+
+# Without TRL these tests are skipped, and so they are by `make test` on a fresh machine.
+bench-test: $(VENV)/installed-bench $(VENV)/installed-dev
+	$(PYTEST) tests/objectives/test_against_trl.py
 
 # The source is the whole repository, so that links read alike in the site and among the files; docs/conf.py says what
 # of it is a page.

@@ -117,8 +117,10 @@ def test_a_missing_file_is_told_in_one_line(tmp_path: Path) -> None:
 
 
 def test_an_unknown_objective_is_told_with_those_there_are(pairs: Path, tmp_path: Path) -> None:
-    ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", "--objective", "kt")
-    assert the_one_line(ran).endswith(f"no objective 'kt'; did you mean kto? choose one of: {', '.join(OBJECTIVES)}")
+    ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", "--objective", "simp")
+    assert the_one_line(ran).endswith(
+        f"no objective 'simp'; did you mean simpo? choose one of: {', '.join(OBJECTIVES)}"
+    )
     assert ran.stderr.count("\n") == 1
 
 

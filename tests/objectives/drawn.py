@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kilter.objectives import LabelledScores, Objective, PairScores, RankingScores, Scores
-from objectives.points import parts_of, with_parts
+from objectives.hand import parts_of, with_parts
 
 # Values of options that are nowhere a default, the first of them that an option may have is taken.
 OTHERS = (0.45, 1.75)

@@ -1,112 +1,12 @@
-"""Losses worked out by hand, for every objective: what `test_points.py` holds it to and each mutant of it breaks.
-
-A point is worth something only if it tells mutants apart: log-ratios that are not 0 and do not cancel, options that are
-not the defaults, answers of different lengths where lengths matter. Axes: P pairs, A answers.
-"""
+"""Losses worked out by hand, for every objective: what `test_points.py` holds it to and each mutant of it breaks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from kilter.objectives import LabelledScores, Objective, PairScores, RankingScores, Scores
-
-
-class Point(NamedTuple):
-    """What an objective is given, its options, and the losses, one for each item; the batches that came `before`."""
-
-    scores: Any
-    options: dict[str, float]
-    losses: list[float]
-    before: tuple[Any, ...] = ()
-
-
-def losses_at(
-    point: Point, row: Objective, *, change: Callable[[Any], Any] = lambda scores: scores, **instead: float
-) -> Tensor:
-    """What the objective makes of a point, with what it remembers of the batches before and of this one.
-
-    Its scores may be changed before it sees them, and options have other values than the point says.
-    """
-    options, state = row.defaults | point.options | instead, row.state
-    for scores in (*point.before, point.scores) if row.remember is not None else ():
-        state = row.remember(change(scores), **options, **state)
-    return row.loss(change(point.scores), **options, **state)
-
-
-def parts_of(scores: Any) -> tuple[Scores, ...]:
-    """The answers that an objective is given, side by side."""
-    match scores:
-        case Scores():
-            return (scores,)
-        case PairScores(chosen, rejected):
-            return chosen, rejected
-        case LabelledScores():
-            return tuple(scores)
-        case RankingScores(answers):
-            return (answers,)
-    raise AssertionError(type(scores))
-
-
-def with_parts(scores: Any, parts: Sequence[Scores]) -> Any:
-    """The same arrangement of other answers."""
-    match scores:
-        case Scores():
-            return parts[0]
-        case PairScores():
-            return scores._replace(chosen=parts[0], rejected=parts[1])
-        case LabelledScores():
-            return LabelledScores(*parts)
-        case RankingScores():
-            return scores._replace(answers=parts[0])
-    raise AssertionError(type(scores))
-
-
-def numbers(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def answers(**sums: list[float]) -> Scores:
-    """Answers of which these sums over tokens are known, in float64."""
-    return Scores(**{name: numbers(*values) for name, values in sums.items()})
-
-
-def pairs(chosen: list[float], rejected: list[float]) -> PairScores:
-    """Pairs with these log-ratios, in float64. The reference's log-probs are not 0, so that to forget them shows."""
-    return PairScores(_against_a_reference(chosen, -7.0), _against_a_reference(rejected, -4.5))
-
-
-def labelled(desirable: list[float], undesirable: list[float], mismatched: list[float]) -> LabelledScores:
-    """Labelled answers with these log-ratios, in float64."""
-    sides = zip((desirable, undesirable, mismatched), (-7.0, -4.5, -6.0), strict=True)
-    return LabelledScores(*(_against_a_reference(log_ratio, reference) for log_ratio, reference in sides))
-
-
-def rankings(*ranked: tuple[list[float], list[int]]) -> RankingScores:
-    """Rankings, each of the log-ratios and the ranks of its answers, in float64."""
-    log_ratio = [x for log_ratios, _ in ranked for x in log_ratios]
-    ranking = [i for i, (log_ratios, _) in enumerate(ranked) for _ in log_ratios]
-    rank = [rank for _, ranks in ranked for rank in ranks]
-    ranking_A, rank_A = (torch.tensor(x, dtype=torch.int64) for x in (ranking, rank))
-    return RankingScores(_against_a_reference(log_ratio, -5.0), ranking_A, rank_A)
-
-
-def _against_a_reference(log_ratio: list[float], reference: float) -> Scores:
-    return answers(log_prob=[x + reference for x in log_ratio], reference_log_prob=[reference] * len(log_ratio))
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
-
-
-def softplus(x: float) -> float:
-    """-log sigmoid(-x)."""
-    return math.log1p(math.exp(x))
-
+from kilter.objectives import PairScores
+from objectives.hand import Point, answers, labelled, pairs, rankings, sigmoid, softplus
+from objectives.points_with_reference import POINTS_WITH_REFERENCE
 
 COMPARED_WITH_KL = PairScores(
     answers(log_prob=[-3], kl_policy_reference=[0.5], kl_reference_policy=[0.25]),
@@ -114,43 +14,7 @@ COMPARED_WITH_KL = PairScores(
 )
 KL_ALONG = answers(log_prob=[-3, -4.5], kl_policy_reference=[0.5, 1.5], kl_reference_policy=[0.25, 0.75])
 
-POINTS: dict[str, list[Point]] = {
-    "dpo": [
-        # Gaps of 3 and -1: margins of 1.5 and -0.5.
-        Point(pairs([2, 0.5], [-1, 1.5]), {"beta": 0.5}, [softplus(-1.5), softplus(0.5)]),
-        # A margin of 1, and a label in four flipped.
-        Point(pairs([4], [-1]), {"beta": 0.2, "label_smoothing": 0.25}, [0.75 * softplus(-1) + 0.25 * softplus(1)]),
-    ],
-    "ipo": [
-        # The gaps 3 and -1 against 1 / (2 beta) = 2.
-        Point(pairs([2, 0.5], [-1, 1.5]), {"beta": 0.25}, [1, 9]),
-        Point(pairs([4], [-1]), {"beta": 0.5}, [16]),
-    ],
-    "ipo_mean": [
-        # 6 nats over 2 tokens less 4 over 8: a gap of 2.5 against 2.
-        Point(
-            PairScores(
-                answers(log_prob=[-1], reference_log_prob=[-7], tokens=[2]),
-                answers(log_prob=[-2], reference_log_prob=[-6], tokens=[8]),
-            ),
-            {"beta": 0.25},
-            [0.25],
-        ),
-        # -3 over 4 less 1 over 2: -1.25 against 1.
-        Point(
-            PairScores(
-                answers(log_prob=[-9], reference_log_prob=[-6], tokens=[4]),
-                answers(log_prob=[-2], reference_log_prob=[-3], tokens=[2]),
-            ),
-            {"beta": 0.5},
-            [5.0625],
-        ),
-    ],
-    "hinge": [
-        # Margins of 0.75 and -0.25, and one beyond 1.
-        Point(pairs([2, 0.5, 6], [-1, 1.5, 1]), {"beta": 0.25}, [0.25, 1.25, 0]),
-        Point(pairs([1], [0.5]), {"beta": 0.5}, [0.75]),
-    ],
+POINTS: dict[str, list[Point]] = POINTS_WITH_REFERENCE | {
     "kto": [
         # The reference point is 3, the mean of 1 and 5; its distance from desirable 2 and 5 and undesirable 1 counts.
         Point(

@@ -9,28 +9,8 @@ import math
 from typing import Any
 
 from kilter.objectives import PairScores
+from objectives.hand import Point, pairs, sigmoid, softplus
 from objectives.pairs import pairs_of
-
-HandPoint = tuple[PairScores, dict[str, float], list[float]]
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
-
-
-def softplus(x: float) -> float:
-    """-log sigmoid(-x)."""
-    return math.log1p(math.exp(x))
-
-
-def pairs(chosen: list[float], rejected: list[float], **facts: list[float]) -> PairScores:
-    """Pairs of these log-ratios. The reference's log-probs are not 0, nor the same for both, so that to forget them
-    shows."""
-    sides = (
-        {"log_prob": [r + reference for r in side], "reference_log_prob": [reference] * len(side)}
-        for side, reference in ((chosen, -7.0), (rejected, -4.5))
-    )
-    return pairs_of(*sides, facts)
 
 
 def pair(chosen: dict[str, float], rejected: dict[str, float]) -> PairScores:
@@ -113,11 +93,11 @@ LIKELIER = of_distributions([[0.9, 0.1]], [[0.75, 0.25]])
 LIKELIER_WEIGHT = 0.9 / 0.82 * 0.75 / 0.625
 LIKELIER_GAP = (math.log(0.9) + 3) - (math.log(0.75) + 2)
 
-POINTS_WITH_REFERENCE: dict[str, list[HandPoint]] = {
+POINTS_WITH_REFERENCE: dict[str, list[Point]] = {
     "dpo": [
-        (UNEQUAL, {"beta": 0.5}, [softplus(-3), softplus(2)]),
+        Point(UNEQUAL, {"beta": 0.5}, [softplus(-3), softplus(2)]),
         # A label in four flipped.
-        (
+        Point(
             UNEQUAL,
             {"beta": 0.25, "label_smoothing": 0.25},
             [0.75 * softplus(-1.5) + 0.25 * softplus(1.5), 0.75 * softplus(1) + 0.25 * softplus(-1)],
@@ -125,58 +105,58 @@ POINTS_WITH_REFERENCE: dict[str, list[HandPoint]] = {
     ],
     "soft_dpo": [
         # Certain, and three in four for the one whose log-ratio is lower.
-        (
+        Point(
             pairs([2, -1], [-4, 3], preference=[1, 0.75]),
             {"beta": 0.5},
             [softplus(-3), 0.75 * softplus(2) + 0.25 * softplus(-2)],
         ),
         # A tie.
-        (pairs([2], [-4], preference=[0.5]), {"beta": 0.25}, [0.5 * softplus(-1.5) + 0.5 * softplus(1.5)]),
+        Point(pairs([2], [-4], preference=[0.5]), {"beta": 0.25}, [0.5 * softplus(-1.5) + 0.5 * softplus(1.5)]),
     ],
     "robust": [
         # At a flip chance of 0.2: (0.8 L(m) - 0.2 L(-m)) / 0.6.
-        (
+        Point(
             UNEQUAL,
             {"beta": 0.5, "label_smoothing": 0.2},
             [(0.8 * softplus(-3) - 0.2 * softplus(3)) / 0.6, (0.8 * softplus(2) - 0.2 * softplus(-2)) / 0.6],
         ),
-        (UNEQUAL, {"beta": 0.25, "label_smoothing": 0.0}, [softplus(-1.5), softplus(1)]),
+        Point(UNEQUAL, {"beta": 0.25, "label_smoothing": 0.0}, [softplus(-1.5), softplus(1)]),
     ],
     "margin_dpo": [
         # Half of the raters' margins of 1 and 2 off 3 and -2.
-        (
+        Point(
             pairs([2, -1], [-4, 3], margin=[1, 2]),
             {"beta": 0.5, "scale": 0.5},
             [softplus(-2.5), softplus(3)],
         ),
-        (pairs([2], [-4], margin=[2]), {"beta": 0.25, "scale": 0.25}, [softplus(-1)]),
+        Point(pairs([2], [-4], margin=[2]), {"beta": 0.25, "scale": 0.25}, [softplus(-1)]),
     ],
     "dpo_norm": [
         # 6 over 3 tokens and -3 over 2: a gap of 3.5.
-        (per_token((6, 3), (-3, 2)), {"beta": 0.5}, [softplus(-1.75)]),
+        Point(per_token((6, 3), (-3, 2)), {"beta": 0.5}, [softplus(-1.75)]),
         # -2 over 4 and 3 over 2: a gap of -2.
-        (per_token((-2, 4), (3, 2)), {"beta": 0.25}, [softplus(0.5)]),
+        Point(per_token((-2, 4), (3, 2)), {"beta": 0.25}, [softplus(0.5)]),
     ],
     "ipo": [
         # The gaps 6 and -4 against 1 and 2.
-        (UNEQUAL, {"beta": 0.5}, [25, 25]),
-        (UNEQUAL, {"beta": 0.25}, [16, 36]),
+        Point(UNEQUAL, {"beta": 0.5}, [25, 25]),
+        Point(UNEQUAL, {"beta": 0.25}, [16, 36]),
     ],
     "ipo_mean": [
-        (per_token((6, 3), (-3, 2)), {"beta": 0.5}, [6.25]),
-        (per_token((-2, 4), (3, 2)), {"beta": 0.25}, [16]),
+        Point(per_token((6, 3), (-3, 2)), {"beta": 0.5}, [6.25]),
+        Point(per_token((-2, 4), (3, 2)), {"beta": 0.25}, [16]),
     ],
     "hinge": [
-        (UNEQUAL, {"beta": 0.5}, [0, 3]),
-        (pairs([1, 2], [-1, -6]), {"beta": 0.25}, [0.5, 0]),
+        Point(UNEQUAL, {"beta": 0.5}, [0, 3]),
+        Point(pairs([1, 2], [-1, -6]), {"beta": 0.25}, [0.5, 0]),
     ],
     "exo": [
-        (
+        Point(
             UNEQUAL,
             {"beta": 0.5, "label_smoothing": 0.1},
             [two_outcome_kl(sigmoid(3), 0.1), two_outcome_kl(sigmoid(-2), 0.1)],
         ),
-        (
+        Point(
             UNEQUAL,
             {"beta": 0.25, "label_smoothing": 0.4},
             [two_outcome_kl(sigmoid(1.5), 0.4), two_outcome_kl(sigmoid(-1), 0.4)],
@@ -184,7 +164,7 @@ POINTS_WITH_REFERENCE: dict[str, list[HandPoint]] = {
     ],
     "discopop": [
         # The margins 3 and -2 over a tau of 2.
-        (
+        Point(
             UNEQUAL,
             {"beta": 0.5, "tau": 2.0},
             [
@@ -193,7 +173,7 @@ POINTS_WITH_REFERENCE: dict[str, list[HandPoint]] = {
             ],
         ),
         # The margins 0.15 and -0.1 over 0.05.
-        (
+        Point(
             UNEQUAL,
             {"beta": 0.025},
             [
@@ -204,7 +184,7 @@ POINTS_WITH_REFERENCE: dict[str, list[HandPoint]] = {
     ],
     "nca": [
         # Rewards of 1 and -2, and of -0.5 and 1.5.
-        (
+        Point(
             UNEQUAL,
             {"beta": 0.5},
             [
@@ -212,50 +192,50 @@ POINTS_WITH_REFERENCE: dict[str, list[HandPoint]] = {
                 softplus(0.5) + 0.5 * softplus(-0.5) + 0.5 * softplus(1.5),
             ],
         ),
-        (pairs([2], [-4]), {"beta": 0.25}, [softplus(-0.5) + 0.5 * softplus(0.5) + 0.5 * softplus(-1)]),
+        Point(pairs([2], [-4]), {"beta": 0.25}, [softplus(-0.5) + 0.5 * softplus(0.5) + 0.5 * softplus(-1)]),
     ],
     "sppo": [
         # Targets of 5 and -5: 2 and -4 miss them by 3 and 1, -1 and 3 by 6 and 8.
-        (UNEQUAL, {"beta": 0.1}, [9 + 1, 36 + 64]),
-        (pairs([2, 1], [-4, -1]), {"beta": 0.5}, [1 + 9, 0]),
+        Point(UNEQUAL, {"beta": 0.1}, [9 + 1, 36 + 64]),
+        Point(pairs([2, 1], [-4, -1]), {"beta": 0.5}, [1 + 9, 0]),
     ],
     "sppo_soft": [
         # Targets of 3, 0 and 5.
-        (
+        Point(
             pairs([2, 2, 2], [-4, -4, -4], preference=[0.8, 0.5, 1]),
             {"beta": 0.1},
             [1 + 1, 4 + 16, 9 + 1],
         ),
-        (pairs([2], [-4], preference=[0.75]), {"beta": 0.5}, [2.25 + 12.25]),
+        Point(pairs([2], [-4], preference=[0.75]), {"beta": 0.5}, [2.25 + 12.25]),
     ],
     "apo_zero": [
-        (UNEQUAL, {"beta": 0.5}, [1 - sigmoid(1) + sigmoid(-2), 1 - sigmoid(-0.5) + sigmoid(1.5)]),
-        (UNEQUAL, {"beta": 0.25}, [1 - sigmoid(0.5) + sigmoid(-1), 1 - sigmoid(-0.25) + sigmoid(0.75)]),
+        Point(UNEQUAL, {"beta": 0.5}, [1 - sigmoid(1) + sigmoid(-2), 1 - sigmoid(-0.5) + sigmoid(1.5)]),
+        Point(UNEQUAL, {"beta": 0.25}, [1 - sigmoid(0.5) + sigmoid(-1), 1 - sigmoid(-0.25) + sigmoid(0.75)]),
     ],
     "apo_down": [
-        (UNEQUAL, {"beta": 0.5}, [sigmoid(1) + 1 - sigmoid(3), sigmoid(-0.5) + 1 - sigmoid(-2)]),
-        (UNEQUAL, {"beta": 0.25}, [sigmoid(0.5) + 1 - sigmoid(1.5), sigmoid(-0.25) + 1 - sigmoid(-1)]),
+        Point(UNEQUAL, {"beta": 0.5}, [sigmoid(1) + 1 - sigmoid(3), sigmoid(-0.5) + 1 - sigmoid(-2)]),
+        Point(UNEQUAL, {"beta": 0.25}, [sigmoid(0.5) + 1 - sigmoid(1.5), sigmoid(-0.25) + 1 - sigmoid(-1)]),
     ],
     "dpop": [
         # The second chosen lost 1 nat, 3 off its gap of -4.
-        (UNEQUAL, {"beta": 0.5, "penalty": 3.0}, [softplus(-3), softplus(3.5)]),
-        (UNEQUAL, {"beta": 0.25, "penalty": 0.0}, [softplus(-1.5), softplus(1)]),
+        Point(UNEQUAL, {"beta": 0.5, "penalty": 3.0}, [softplus(-3), softplus(3.5)]),
+        Point(UNEQUAL, {"beta": 0.25, "penalty": 0.0}, [softplus(-1.5), softplus(1)]),
     ],
     "fdpo_forward_kl": [
         # 1 - 1 / t is 1/2 and -1; -3 and 1/2.
-        (HALVED, {"beta": 0.5}, [softplus(-0.75), softplus(1.75)]),
-        (HALVED, {"beta": 0.25}, [softplus(-0.375), softplus(0.875)]),
+        Point(HALVED, {"beta": 0.5}, [softplus(-0.75), softplus(1.75)]),
+        Point(HALVED, {"beta": 0.25}, [softplus(-0.375), softplus(0.875)]),
     ],
     "fdpo_js": [
         # 2 t / (1 + t) is 4/3 and 2/3; 2/5 and 4/3.
-        (HALVED, {"beta": 0.5}, [math.log1p(2**-0.5), math.log1p(math.sqrt(10 / 3))]),
-        (HALVED, {"beta": 0.25}, [math.log1p(2**-0.25), math.log1p((10 / 3) ** 0.25)]),
+        Point(HALVED, {"beta": 0.5}, [math.log1p(2**-0.5), math.log1p(math.sqrt(10 / 3))]),
+        Point(HALVED, {"beta": 0.25}, [math.log1p(2**-0.25), math.log1p((10 / 3) ** 0.25)]),
     ],
     "fdpo_alpha": [
         # 2 (1 - 1 / sqrt t) is 2 - sqrt 2 and 2 - 2 sqrt 2; -2 and 2 - sqrt 2.
-        (HALVED, {"beta": 0.5}, [softplus(-0.5 * math.sqrt(2)), softplus(0.5 * (4 - math.sqrt(2)))]),
+        Point(HALVED, {"beta": 0.5}, [softplus(-0.5 * math.sqrt(2)), softplus(0.5 * (4 - math.sqrt(2)))]),
         # 4/3 (1 - t^(-3/4)).
-        (
+        Point(
             HALVED,
             {"beta": 0.25, "alpha": 0.25},
             [softplus((2**-0.75 - 2**0.75) / 3), softplus((4**0.75 - 2**-0.75) / 3)],
@@ -263,28 +243,28 @@ POINTS_WITH_REFERENCE: dict[str, list[HandPoint]] = {
     ],
     "tdpo1": [
         # A gap of 6 less an excess of 3 - 1; then -4 less 2 - 5.
-        (with_kl(6, 1, 3), {"beta": 0.5}, [softplus(-2)]),
-        (with_kl(-4, 5, 2), {"beta": 0.25}, [softplus(0.25)]),
+        Point(with_kl(6, 1, 3), {"beta": 0.5}, [softplus(-2)]),
+        Point(with_kl(-4, 5, 2), {"beta": 0.25}, [softplus(0.25)]),
     ],
     "tdpo2": [
         # A quarter of the excess 2 off 6; twice the excess -3 off -4.
-        (with_kl(6, 1, 3), {"beta": 0.5, "alpha": 0.25}, [softplus(-2.75)]),
-        (with_kl(-4, 5, 2), {"beta": 0.25, "alpha": 2.0}, [softplus(-0.5)]),
+        Point(with_kl(6, 1, 3), {"beta": 0.5, "alpha": 0.25}, [softplus(-2.75)]),
+        Point(with_kl(-4, 5, 2), {"beta": 0.25, "alpha": 2.0}, [softplus(-0.5)]),
     ],
     "ld_dpo": [
-        (LONGER_CHOSEN, {"beta": 0.5, "alpha": 0.25}, [softplus(-0.5 * (0.625 - 2))]),
-        (LONGER_REJECTED, {"beta": 0.25, "alpha": 0.75}, [softplus(-0.25 * (2 + 0.125))]),
+        Point(LONGER_CHOSEN, {"beta": 0.5, "alpha": 0.25}, [softplus(-0.5 * (0.625 - 2))]),
+        Point(LONGER_REJECTED, {"beta": 0.25, "alpha": 0.75}, [softplus(-0.25 * (2 + 0.125))]),
     ],
     "ld_dpo_policy": [
-        (LONGER_CHOSEN, {"beta": 0.5, "alpha": 0.25}, [softplus(-0.5 * (2.125 - 2))]),
-        (LONGER_REJECTED, {"beta": 0.25, "alpha": 0.75}, [softplus(-0.25 * (2 - 0.375))]),
+        Point(LONGER_CHOSEN, {"beta": 0.5, "alpha": 0.25}, [softplus(-0.5 * (2.125 - 2))]),
+        Point(LONGER_REJECTED, {"beta": 0.25, "alpha": 0.75}, [softplus(-0.25 * (2 - 0.375))]),
     ],
     "wpo": [
-        (LIKELY, {"beta": 0.5}, [LIKELY_WEIGHT * softplus(-0.5 * LIKELY_GAP)]),
-        (LIKELIER, {"beta": 0.25}, [LIKELIER_WEIGHT * softplus(-0.25 * LIKELIER_GAP)]),
+        Point(LIKELY, {"beta": 0.5}, [LIKELY_WEIGHT * softplus(-0.5 * LIKELY_GAP)]),
+        Point(LIKELIER, {"beta": 0.25}, [LIKELIER_WEIGHT * softplus(-0.25 * LIKELIER_GAP)]),
     ],
     "wpo_clamped": [
-        (LIKELY, {"beta": 0.5}, [LIKELY_WEIGHT * softplus(-0.5 * LIKELY_GAP)]),
-        (LIKELIER, {"beta": 0.25}, [softplus(-0.25 * LIKELIER_GAP)]),
+        Point(LIKELY, {"beta": 0.5}, [LIKELY_WEIGHT * softplus(-0.5 * LIKELY_GAP)]),
+        Point(LIKELIER, {"beta": 0.25}, [softplus(-0.25 * LIKELIER_GAP)]),
     ],
 }

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kilter.objectives import OBJECTIVES, PairScores, aot, aot_unpaired, bco_pair, beta_dpo, dpo
 from kilter.objectives.coupled import remember_margins
-from objectives.points import answers, numbers, pairs, sigmoid, softplus
+from objectives.hand import answers, numbers, pairs, sigmoid, softplus
 
 FRESH = dict(OBJECTIVES["beta_dpo"].state)
 

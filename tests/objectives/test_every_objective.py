@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kilter.objectives import OBJECTIVES, RankingScores, Scores
 from objectives.drawn import drawn, item, leaves, loss_of, only, other_options
-from objectives.points import parts_of, with_parts
+from objectives.hand import parts_of, with_parts
 
 TRAINED = ("log_prob", "shared_log_prob", "kl_policy_reference", "kl_reference_policy")
 MODULES = {f"kilter.objectives.{name}" for name in ("reference_free", "labelled", "coupled", "explicit", "rankings")}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kilter.objectives import OBJECTIVES, LabelledScores, bco, kto, sft
 from kilter.objectives.labelled import remember_rewards
-from objectives.points import answers, labelled, numbers, sigmoid, softplus
+from objectives.hand import answers, labelled, numbers, sigmoid, softplus
 
 
 def by_kind(desirable: list[float], undesirable: list[float], mismatched: list[float]) -> tuple[Tensor, ...]:

@@ -87,7 +87,7 @@ def test_an_option_that_no_term_would_use_is_refused_with_those_there_are(text: 
         ("dpo(gamma=1)", "objective 'dpo' has no option 'gamma'; it has: beta, label_smoothing"),
         ("sft(beta=1)", "objective 'sft' has no option 'beta'; it has: none"),
         ("bco(desirable_mean=1)", "objective 'bco' has no option 'desirable_mean'; it has: beta, momentum"),
-        ("ipo + dop", "there is no objective 'dop'; choose one of: dpo, "),
+        ("ipo + dop", "there is no objective 'dop'; did you mean dpo"),
         ("DPO", "there is no objective 'DPO'"),
         ("dpo + sft + dpo", "objective 'dpo + sft + dpo' has dpo twice; write it once, with one weight"),
         ("dpo(beta=1, beta=2)", "objective 'dpo(beta=1, beta=2)' sets beta of dpo twice; set it once"),

@@ -10,7 +10,8 @@ import pytest
 from torch import Tensor
 
 from kilter.objectives import OBJECTIVES, LabelledScores, Objective, PairScores, RankingScores, Scores
-from objectives.points import POINTS, Point, losses_at, parts_of, with_parts
+from objectives.hand import Point, losses_at, parts_of, with_parts
+from objectives.points import POINTS
 
 
 class Mutation(NamedTuple):
@@ -22,9 +23,11 @@ class Mutation(NamedTuple):
 
 
 def at(option: str, value: float) -> Mutation:
-    """An option that is ignored."""
+    """An option that is ignored, where it could have that value."""
     return Mutation(
-        f"{option} is always {value:g}", lambda name, row: option in row.options, partial(losses_at, **{option: value})
+        f"{option} is always {value:g}",
+        lambda name, row: option in row.options and value in row.options[option].range,
+        partial(losses_at, **{option: value}),
     )
 
 

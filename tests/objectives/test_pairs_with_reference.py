@@ -12,7 +12,6 @@ from torch import Tensor
 
 from kilter.objectives import OBJECTIVES, PairScores, Scores
 from objectives.pairs import CHOSEN, FACTS, NAMES, REJECTED, facts_needed, float64, needed, pairs_of
-from objectives.points_with_reference import POINTS_WITH_REFERENCE
 
 # Values of options that are not their defaults.
 OTHERS: dict[str, float] = {
@@ -30,14 +29,6 @@ STOPPED: dict[str, set[tuple[int, str]]] = {
     "wpo_clamped": {(side, name) for side in (0, 1) for name in ("log_prob", "log_collision", "tokens")},
 }
 named = pytest.mark.parametrize("name", NAMES)
-
-
-@pytest.mark.parametrize(
-    ("name", "place"), [(name, i) for name in NAMES for i in range(len(POINTS_WITH_REFERENCE[name]))]
-)
-def test_losses_are_those_worked_out_by_hand(name: str, place: int) -> None:
-    pairs, options, losses = POINTS_WITH_REFERENCE[name][place]
-    assert OBJECTIVES[name].loss(pairs, **options).tolist() == pytest.approx(losses, rel=1e-12, abs=1e-14)
 
 
 def options_of(name: str, *, others: bool) -> dict[str, float]:

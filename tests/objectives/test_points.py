@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kilter.objectives import OBJECTIVES
-from objectives.points import POINTS, Point, losses_at
+from objectives.hand import Point, losses_at
+from objectives.points import POINTS
 
 EVERY_POINT = [pytest.param(name, point, id=f"{name}-{i}") for name in POINTS for i, point in enumerate(POINTS[name])]
 EVERY_OPTION = [(name, option) for name, row in OBJECTIVES.items() for option in row.options]

@@ -10,7 +10,7 @@ import torch
 
 from kilter.objectives import PairScores, RankingScores, dpo, plackett_luce
 from kilter.objectives.rankings import log_orders_per_agreeing
-from objectives.points import numbers, rankings
+from objectives.hand import numbers, rankings
 
 LOG_RATIOS = [0.7, -1.9, 2.4, 0.1, -0.6, 1.3, -2.2]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kilter.objectives import PairScores, cpo, dpo, orpo, simpo, slic
-from objectives.points import answers, numbers, softplus
+from objectives.hand import answers, numbers, softplus
 
 SHORT_AND_LONG = PairScores(answers(log_prob=[-6.0], tokens=[3]), answers(log_prob=[-6.0], tokens=[6]))
 

@@ -10,7 +10,7 @@ import torch
 from kilter.errors import ConfigError
 from kilter.objectives import OBJECTIVES, LabelledScores, objective
 from objectives.drawn import drawn, loss_of, other_options
-from objectives.points import answers, labelled, pairs, rankings
+from objectives.hand import answers, labelled, pairs, rankings
 
 WITH_ZERO = [name for name, row in OBJECTIVES.items() if row.at_zero is not None]
 
@@ -117,5 +117,5 @@ def test_the_reference_point_is_shared_by_all_answers_of_a_batch() -> None:
 
 def test_an_objective_is_found_by_name_and_an_unknown_one_lists_those_there_are() -> None:
     assert objective("dpo") is OBJECTIVES["dpo"]
-    with pytest.raises(ConfigError, match=rf"'dop'; choose one of: {', '.join(OBJECTIVES)}$"):
-        objective("dop")
+    with pytest.raises(ConfigError, match=rf"'wool'; choose one of: {', '.join(OBJECTIVES)}$"):
+        objective("wool")

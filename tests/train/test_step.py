@@ -257,6 +257,51 @@ def test_a_step_against_the_gradient_lowers_the_loss_and_leaves_the_reference(
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("micro_batches", [1, 8])
+@pytest.mark.parametrize(
+    ("mixture", "parts"),
+    [
+        ("dpo + 0.25*kl", {"dpo": 1, "kl": 0.25}),
+        ("0.5*simpo + 2*kl_reference", {"simpo": 0.5, "kl_reference": 2}),
+        ("bco_pair + 0.1*sft + 0.5*kl", {"bco_pair": 1, "sft": 0.1, "kl": 0.5}),
+        ("bt_kl(beta=0) + 0.3*kl", {"bt_kl(beta=0.3)": 1}),
+        ("bt_kl_reference(beta=0) + 0.3*kl_reference", {"bt_kl_reference(beta=0.3)": 1}),
+    ],
+)
+def test_the_gradient_of_a_mixture_is_the_weighted_sum_of_its_terms(
+    mixture: str, parts: dict[str, float], micro_batches: int, sharp_models: list[PreTrainedModel]
+) -> None:
+    """And KL weighs as a term what it weighs within."""
+    policy, reference = map(in_float64, sharp_models)
+    batch = batch_in("dpo", micro_batches)
+    wanted, loss = torch.zeros(()), 0.0
+    for part, weight in parts.items():
+        slope, scores = gradient(policy, reference, batch, part)
+        wanted, loss = wanted + weight * slope, loss + weight * scores.loss
+        policy.zero_grad()
+    got, scores = gradient(policy, reference, batch, mixture)
+    assert scores.loss == pytest.approx(loss, rel=1e-12)
+    assert relative_difference(got, wanted) <= 1e-12
+
+
+@pytest.mark.parametrize("name", ["beta_dpo", "bco"])
+def test_what_is_remembered_of_batches_is_what_the_objective_makes_of_their_scores(
+    name: str, models: list[PreTrainedModel]
+) -> None:
+    """Batch after batch, whatever the cut; and the loss is that at what was remembered."""
+    row, mixture = OBJECTIVES[name], parse(name)
+    policy, reference = Scorer(models[0]), Scorer(models[1]).frozen()
+    state, by_hand = dict(mixture.state), dict(row.state)
+    for rows, node_budget in ((ROWS[:5], WHOLE), (ROWS[5:], 40), (ROWS[2:6], SPLITTING)):
+        batch = pair_batch(rows, node_budget=node_budget)
+        scores = accumulate_gradient(policy, reference, batch, mixture, state)
+        state, seen = scores.state, batch.scores(row, scores.sums_C)
+        assert row.remember is not None
+        by_hand = row.remember(seen, **row.defaults, **by_hand)
+        assert state == {f"{name}.{key}": value for key, value in by_hand.items()}
+        assert scores.loss == pytest.approx(float(row.loss(seen, **row.defaults, **by_hand).mean()), rel=1e-6)
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_gradient_does_not_depend_on_the_chunks_of_rows(
     name: str, sharp_models: list[PreTrainedModel], monkeypatch: pytest.MonkeyPatch
@@ -314,51 +359,6 @@ def test_a_batch_without_good_answers_has_nothing_to_imitate(models: list[PreTra
     got, scores = gradient(*models, batch, "kto + 0.2*sft")
     assert scores.losses["sft"] == 0
     assert relative_difference(got, wanted) <= 1e-6
-
-
-@pytest.mark.parametrize("micro_batches", [1, 8])
-@pytest.mark.parametrize(
-    ("mixture", "parts"),
-    [
-        ("dpo + 0.25*kl", {"dpo": 1, "kl": 0.25}),
-        ("0.5*simpo + 2*kl_reference", {"simpo": 0.5, "kl_reference": 2}),
-        ("bco_pair + 0.1*sft + 0.5*kl", {"bco_pair": 1, "sft": 0.1, "kl": 0.5}),
-        ("bt_kl(beta=0) + 0.3*kl", {"bt_kl(beta=0.3)": 1}),
-        ("bt_kl_reference(beta=0) + 0.3*kl_reference", {"bt_kl_reference(beta=0.3)": 1}),
-    ],
-)
-def test_the_gradient_of_a_mixture_is_the_weighted_sum_of_its_terms(
-    mixture: str, parts: dict[str, float], micro_batches: int, sharp_models: list[PreTrainedModel]
-) -> None:
-    """And KL weighs as a term what it weighs within."""
-    policy, reference = map(in_float64, sharp_models)
-    batch = batch_in("dpo", micro_batches)
-    wanted, loss = torch.zeros(()), 0.0
-    for part, weight in parts.items():
-        slope, scores = gradient(policy, reference, batch, part)
-        wanted, loss = wanted + weight * slope, loss + weight * scores.loss
-        policy.zero_grad()
-    got, scores = gradient(policy, reference, batch, mixture)
-    assert scores.loss == pytest.approx(loss, rel=1e-12)
-    assert relative_difference(got, wanted) <= 1e-12
-
-
-@pytest.mark.parametrize("name", ["beta_dpo", "bco"])
-def test_what_is_remembered_of_batches_is_what_the_objective_makes_of_their_scores(
-    name: str, models: list[PreTrainedModel]
-) -> None:
-    """Batch after batch, whatever the cut; and the loss is that at what was remembered."""
-    row, mixture = OBJECTIVES[name], parse(name)
-    policy, reference = Scorer(models[0]), Scorer(models[1]).frozen()
-    state, by_hand = dict(mixture.state), dict(row.state)
-    for rows, node_budget in ((ROWS[:5], WHOLE), (ROWS[5:], 40), (ROWS[2:6], SPLITTING)):
-        batch = pair_batch(rows, node_budget=node_budget)
-        scores = accumulate_gradient(policy, reference, batch, mixture, state)
-        state, seen = scores.state, batch.scores(row, scores.sums_C)
-        assert row.remember is not None
-        by_hand = row.remember(seen, **row.defaults, **by_hand)
-        assert state == {f"{name}.{key}": value for key, value in by_hand.items()}
-        assert scores.loss == pytest.approx(float(row.loss(seen, **row.defaults, **by_hand).mean()), rel=1e-6)
 
 
 def test_gradients_of_two_batches_add_up(models: list[PreTrainedModel]) -> None:

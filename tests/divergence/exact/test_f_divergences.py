@@ -74,6 +74,32 @@ def test_derivatives_are_finite_differences(name: str, t: float) -> None:
 
 @members
 @given(ratios)
+def test_derivatives_at_a_log_ratio_are_those_at_the_ratio(name: str, t: float) -> None:
+    member, _ = MEMBERS[name]
+    assert float(member.derivative_at(math.log(t))) == pytest.approx(float(member.derivative(t)), rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("log_ratio", [-1000.0, 1000.0])
+def test_derivatives_need_no_ratio_that_is_a_number(log_ratio: float) -> None:
+    """exp(1000) is none. Closed forms, where they are finite; that of js is w (s - log(1 - w + w exp(s)))."""
+    below = log_ratio < 0
+    wanted = {
+        "forward_kl": log_ratio,
+        "js": 0.5 * (log_ratio + math.log(2)) if below else 0.5 * math.log(2),
+        "js(0.2)": 0.2 * (log_ratio - math.log(0.8)) if below else -0.2 * math.log(0.2),
+        "total_variation": -0.5 if below else 0.5,
+    }
+    wanted |= {"chi2": -2, "alpha(3)": -0.5} if below else {"reverse_kl": 1, "squared_hellinger": 0.5, "alpha(-1)": 0.5}
+    for name, value in wanted.items():
+        s = torch.tensor(log_ratio, dtype=torch.float64, requires_grad=True)
+        slope = MEMBERS[name][0].derivative_at(s)
+        assert float(slope.detach()) == pytest.approx(value, rel=1e-13)
+        if name != "total_variation":
+            assert torch.autograd.grad(slope, s)[0].isfinite()
+
+
+@members
+@given(ratios)
 def test_conjugates_meet_generators_at_their_slopes(name: str, t: float) -> None:
     """f*(f'(t)) = t f'(t) - f(t), and the slope of f* there is t."""
     member, _ = MEMBERS[name]
