@@ -10,6 +10,7 @@ BENCH_WORK = build/bench
 BENCHMARKS = \
 	"dpo_vs_trl.py --data $(DATA) --work $(BENCH_WORK)" \
 	"answers.py" \
+	"rankings.py" \
 	"evaluation.py" \
 	"divergence.py" \
 	"ways_to_train.py --data $(DATA) --work $(BENCH_WORK)" \

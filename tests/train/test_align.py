@@ -14,12 +14,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kilter.data.reading import read_pairs
 from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError, DataError, RunError
+from kilter.measure.pairs import score_pairs
 from kilter.model.head import SHAPE_MULTIPLE
 from kilter.model.loading import load_scorer, load_tokenizer
 from kilter.model.scorer import Scorer
 from kilter.objectives import OBJECTIVES
 from kilter.objectives.options import Positive
+from kilter.tokens.encoding import Encoder
 from kilter.train.config import SftConfig
+from kilter.train.held_out import KEPT
 from kilter.train.sft import sft
 from train.runs import SHAPE, run
 
@@ -224,6 +227,60 @@ def test_an_objective_that_needs_margins_names_the_first_row_without_before_anyt
     with pytest.raises(ConfigError, match=wanted):
         run(*given)
     assert not (tmp_path / "run").exists()
+
+
+def rated(pairs_file, tmp_path):
+    """The same pairs with margins and scores."""
+    rows = [
+        json.loads(line) | {"margin": 0.1 * (place % 5), "chosen_score": 1.0, "rejected_score": 1 - place % 3}
+        for place, line in enumerate(pairs_file.read_text().splitlines())
+    ]
+    (tmp_path / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "rated.jsonl"
+
+
+ON_PAIRS = [name for name, row in OBJECTIVES.items() if row.takes != "rankings"]
+
+
+def test_all_objectives_together_are_trained_and_begin_where_each_declares(start, pairs_file, tmp_path, console):
+    """The run itself compares the first loss of each with what is declared."""
+    mixture = " + ".join(f"0.01*{name}" for name in ON_PAIRS)
+    aligned = run(mixture, start, rated(pairs_file, tmp_path), tmp_path / "run", console, node_budget=64)
+    rows = RunDirectory(tmp_path / "run").read_metrics()
+    for row in rows:
+        assert row["loss"] == pytest.approx(sum(0.01 * row[f"loss_{name}"] for name in ON_PAIRS))
+    assert rows[0]["loss_dpo"] == rows[1]["loss_dpo"] == pytest.approx(math.log(2), abs=1e-6)
+    assert all(math.isfinite(row[f"loss_{name}"]) for row in rows for name in ON_PAIRS)
+    assert aligned.after.gap_P.mean() > 0
+
+
+def test_each_held_out_loss_is_the_same_from_the_scores_as_from_batches(
+    start, pairs_file, tmp_path, console, monkeypatch
+):
+    """Of those that can be had from scores."""
+    mixture = " + ".join(
+        f"0.01*{name}" for name in ON_PAIRS if OBJECTIVES[name].unit != "batch" and OBJECTIVES[name].needs <= KEPT
+    )
+    assert mixture.count("+") > 15
+    file = rated(pairs_file, tmp_path)
+    run(mixture, start, file, tmp_path / "scores", console, max_steps=2)
+    monkeypatch.setattr("kilter.train.held_out.KEPT", frozenset())
+    run(mixture, start, file, tmp_path / "batches", console, max_steps=2, node_budget=64)
+    ours, theirs = (RunDirectory(tmp_path / name).read_metrics()[-1] for name in ("scores", "batches"))
+    for name in (name for name in theirs if name.startswith("loss")):
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
+
+
+def test_beta_may_be_nought_where_the_objective_says_so(start, pairs_file, tmp_path, console):
+    """bt_kl is then the plain likelihood of Bradley and Terry."""
+    run("bt_kl", start, pairs_file, tmp_path / "run", console, beta=0, max_steps=1)
+    before = RunDirectory(tmp_path / "run").read_metrics()[0]
+    assert RunDirectory(tmp_path / "run").read_manifest()["objective"] == "bt_kl(beta=0)"
+    policy = load_scorer(str(start))
+    pairs = Encoder(load_tokenizer(str(start)), "auto").encode_pairs(read_pairs(pairs_file).rows[-16:]).rows
+    scored = score_pairs(policy, pairs)
+    wanted = np.logaddexp(0, scored.rejected.log_prob_A - scored.chosen.log_prob_A).mean()
+    assert before["loss"] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_options_are_set_within_the_objective_or_beside_it(start, pairs_file, tmp_path, console):

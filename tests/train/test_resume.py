@@ -108,6 +108,22 @@ def test_what_an_objective_remembers_is_taken_up_again_to_the_last_bit(start, pa
     assert len({row["drifting.seen"] for row in rows}) == 6
 
 
+def test_all_objectives_that_remember_are_taken_up_again_to_the_last_bit(start, pairs_file, tmp_path, monkeypatch):
+    remembering = [name for name, row in OBJECTIVES.items() if row.state]
+    assert len(remembering) > 1
+    given = {"objective": " + ".join(remembering), "eval_every": 2}
+    run(start=start, pairs=pairs_file, out=tmp_path / "whole", **given)
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(StoppedError):
+            run(start=start, pairs=pairs_file, out=tmp_path / "cut", **given)
+    resume(tmp_path / "cut")
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    first, *_, last = (row for row in RunDirectory(tmp_path / "whole").read_metrics() if "split" not in row)
+    for name in remembering:
+        assert any(first[f"{name}.{key}"] != last[f"{name}.{key}"] for key in OBJECTIVES[name].state)
+
+
 def nothing(*_):
     pass
 
