@@ -1,12 +1,12 @@
 """All objectives on HH, one run each: what was gained, what it cost in KL, and the time of a step.
 
 Prints a Markdown table. Every run aligns the same model on the same pairs, in the same order, with one learning rate
-and the objective's default options; the last pairs of the file are held out. All results are measured alike, against
-the model they began as, also where the objective has no reference: accuracy is the share of held-out pairs whose chosen
-answer has the higher log-ratio (the reference itself has 0.5); "chosen is likelier" goes by log-probs alone, as a
-difference from the reference with a 95% interval over pairs. KL(policy, reference) is exact over the vocabulary, mean
-over tokens along held-out answers; KL of answers is summed along answers that the policy sampled, with its standard
-error over prompts.
+and the objective's default options; the last pairs of the file are held out, and rows that are no pair left out. All
+results are measured alike, against the model they began as, also where the objective has no reference: accuracy is the
+share of held-out pairs whose chosen answer has the higher log-ratio (the reference itself has 0.5); "chosen is likelier"
+goes by log-probs alone, as a difference from the reference with a 95% interval over pairs. KL(policy, reference) is
+exact over the vocabulary, mean over tokens along held-out answers; KL of answers is summed along answers that the
+policy sampled, with its standard error over prompts.
 
 With `--timing`, seconds of a gradient instead: the same batches for each objective, the objectives in turn, several
 times over, as a ratio to dpo. On a machine that others use too only the ratios mean something.
@@ -41,8 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="directory of the model")
     parser.add_argument("--data", required=True, type=Path, help="HH transcripts, JSONL or .gz")
-    parser.add_argument("--pairs", type=int, default=640, help="to train on: the last before those held out")
-    parser.add_argument("--held-out", type=int, default=312)
+    parser.add_argument("--characters", type=int, default=1000, help="of the longest pair of transcripts that is taken")
+    parser.add_argument("--pairs", type=int, default=320, help="to train on: the last before those held out")
+    parser.add_argument("--held-out", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--samples", type=int, default=64, help="prompts to answer")
@@ -69,10 +70,10 @@ def main() -> None:
 
 
 def write_pairs(args: argparse.Namespace) -> Path:
-    """The last pairs of the file, those to hold out at the end."""
+    """The last pairs of the file that are short enough, those to hold out at the end."""
     opened = gzip.open if args.data.suffix == ".gz" else open
     with opened(args.data, "rt", encoding="utf-8") as stream:
-        lines = stream.readlines()
+        lines = [line for line in stream if len(line) <= args.characters]
     path: Path = args.work / "pairs.jsonl"
     path.write_text("".join(lines[-(args.pairs + args.held_out) :]), encoding="utf-8")
     return path
@@ -83,7 +84,7 @@ def encoded(args: argparse.Namespace, data: Path) -> list[EncodedPair]:
     from kilter.model.loading import load_tokenizer
     from kilter.tokens.encoding import Encoder
 
-    return Encoder(load_tokenizer(args.model)).encode_pairs(read_pairs(data).rows).rows
+    return Encoder(load_tokenizer(args.model)).encode_pairs(read_pairs(data, skip_bad=True).rows).rows
 
 
 def result(
@@ -105,7 +106,7 @@ def result(
         aligned = align(
             AlignConfig(
                 model=args.model, data=str(data), out=out, overwrite=True, objective=name, holdout=args.held_out,
-                batch_size=args.batch_size, learning_rate=args.learning_rate,
+                skip_bad=True, batch_size=args.batch_size, learning_rate=args.learning_rate,
             ),
             Console(file=log, width=200),
         )  # fmt: skip
