@@ -3,10 +3,10 @@
 Prints a Markdown table. Every run aligns the same model on the same pairs, in the same order, with one learning rate
 and the objective's default options; the last pairs of the file are held out, and rows that are no pair left out. All
 results are measured alike, against the model they began as, also where the objective has no reference: accuracy is the
-share of held-out pairs whose chosen answer has the higher log-ratio (the reference itself has 0.5); "chosen is likelier"
-goes by log-probs alone, as a difference from the reference with a 95% interval over pairs. KL(policy, reference) is
-exact over the vocabulary, mean over tokens along held-out answers; KL of answers is summed along answers that the
-policy sampled, with its standard error over prompts.
+share of held-out pairs whose chosen answer has the higher log-ratio (the reference itself has 0.5); "chosen is
+likelier" goes by log-probs alone, as a difference from the reference with a 95% interval over pairs. KL(policy,
+reference) is exact over the vocabulary, mean over tokens along held-out answers; KL of answers is summed along answers
+that the policy sampled, with its standard error over prompts.
 
 With `--timing`, seconds of a gradient instead: the same batches for each objective, the objectives in turn, several
 times over, as a ratio to dpo. On a machine that others use too only the ratios mean something.
