@@ -22,7 +22,7 @@ from kilter.objectives import OBJECTIVES
 from kilter.objectives.options import Positive
 from kilter.tokens.encoding import Encoder
 from kilter.train.config import SftConfig
-from kilter.train.held_out import KEPT
+from kilter.train.held_out import KEPT, compared_pairs
 from kilter.train.sft import sft
 from train.runs import SHAPE, run
 
@@ -53,6 +53,19 @@ def test_objectives_without_a_reference_widen_the_gap_between_log_probs(
     assert (after > before).all()
     losses = [row["loss"] for row in RunDirectory(tmp_path / "run").read_metrics() if row.get("split") == "eval"]
     assert losses[-1] < losses[0]
+
+
+def test_without_a_reference_nothing_is_called_a_log_ratio(start, pairs_file, tmp_path, console):
+    aligned = run("simpo", start, pairs_file, tmp_path / "run", console)
+    _, *rows = compared_pairs(aligned.before, aligned.after)
+    assert [row[0] for row in rows] == [
+        "chosen is the likelier answer",
+        "log-prob of chosen, nats",
+        "log-prob of rejected, nats",
+    ]
+    first = RunDirectory(tmp_path / "run").read_metrics()[1]
+    assert first["gap"] == pytest.approx(first["chosen_log_prob"] - first["rejected_log_prob"], abs=1e-4)
+    assert not {"margin", "chosen_log_ratio", "rejected_log_ratio"} & first.keys()
 
 
 @pytest.mark.parametrize("direction", ["kl_policy_reference", "kl_reference_policy"])

@@ -208,9 +208,10 @@ def evaluation_batches(count: int, size: int) -> list[range]:
 def compared_pairs(before: ScoredPairs, after: ScoredPairs) -> list[list[str]]:
     """The same pairs before and after: a table with its headings."""
     sides = {"chosen": (before.chosen, after.chosen), "rejected": (before.rejected, after.rejected)}
+    accuracy = _means("accuracy: chosen has the higher log-ratio", ".3f", before.correct_P, after.correct_P)
     return [
         HEADINGS,
-        _means("accuracy: chosen has the higher log-ratio", ".3f", before.correct_P, after.correct_P),
+        *([] if after.chosen.reference_log_prob_A is None else [accuracy]),
         _means("chosen is the likelier answer", ".3f", before.likelier_P, after.likelier_P),
         *_along(sides),
     ]
@@ -272,12 +273,13 @@ INSTRUMENTS: Mapping[type[Any], Instrument] = {
 
 
 def _along(sides: Mapping[str, tuple[AnswerScores, AnswerScores]]) -> list[list[str]]:
-    """Log-ratios and token KL of answers of each name, before and after; a name without answers has none."""
+    """Log-ratios (log-probs, where there is no reference) and token KL of answers of each name, before and after; a
+    name without answers has none."""
     present = {name: scores for name, scores in sides.items() if len(scores[0])}
-    rows = [
-        _means(f"log-ratio of {name}, nats", ".2f", start.log_ratio_A, end.log_ratio_A)
-        for name, (start, end) in present.items()
-    ]
+    rows = []
+    for name, (start, end) in present.items():
+        number = "log-prob" if start.reference_log_prob_A is None else "log-ratio"
+        rows.append(_means(f"{number} of {name}, nats", ".2f", start.log_ratio_A, end.log_ratio_A))
     for name, (start, end) in present.items():
         for direction, sums in start.kl_sums.items():
             first, second = direction.split("_")[1:3]

@@ -174,29 +174,27 @@ def check_first_losses(losses: Mapping[str, float], expected: Mapping[str, float
 def preference_numbers(scores: StepScores, batch: Batch, beta: float) -> dict[str, float]:
     """Accuracy, margin and mean log-ratios of a batch of pairs, or of rankings as the pairs that they tell apart, their
     best answers as chosen; of labelled answers the mean log-ratios alone (of those kinds that it has); nothing for what
-    is imitated."""
-    log_ratio_C = scores.log_ratio_C
-    chosen, rejected = log_ratio_C[batch.chosen], log_ratio_C[batch.rejected]
+    is imitated. Without a reference there are log-probs instead, and their gap."""
     if batch.examples == "demonstrations":
         return {}
+    kind = "log_prob" if scores.reference_C is None else "log_ratio"
+    names = ("good", "bad") if batch.examples == "labelled" else ("chosen", "rejected")
+    sides = zip(names, (scores.log_ratio_C[batch.chosen], scores.log_ratio_C[batch.rejected]), strict=True)
+    means = {f"{name}_{kind}": float(side.mean()) for name, side in sides if len(side)}
     if batch.examples == "labelled":
-        sides = {"good_log_ratio": chosen, "bad_log_ratio": rejected}
-        return {name: float(side.mean()) for name, side in sides.items() if len(side)}
+        return means
     better, worse = batch.compared
-    gap = log_ratio_C[better] - log_ratio_C[worse]
-    return {
-        "accuracy": float(0.5 * (1 + gap.sign()).mean()),
-        "margin": beta * float(gap.mean()),
-        "chosen_log_ratio": float(chosen.mean()),
-        "rejected_log_ratio": float(rejected.mean()),
-    }
+    gap = scores.log_ratio_C[better] - scores.log_ratio_C[worse]
+    apart = {"gap": float(gap.mean())} if scores.reference_C is None else {"margin": beta * float(gap.mean())}
+    return {"accuracy": float(0.5 * (1 + gap.sign()).mean()), **apart, **means}
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, str]:
     """The numbers of a step that the progress line has room for."""
     text = {"loss": f"{row['loss']:.4f}"}
     if "accuracy" in row:
-        text |= {"accuracy": f"{row['accuracy']:.2f}", "margin": f"{row['margin']:+.3f}"}
+        text["accuracy"] = f"{row['accuracy']:.2f}"
+    text |= {name: f"{row[name]:+.3f}" for name in ("margin", "gap") if name in row}
     for side in ("good", "bad"):
         if (name := f"{side}_log_ratio") in row:
             text[side] = f"{row[name]:+.3f}"
