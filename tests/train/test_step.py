@@ -67,8 +67,8 @@ def batch_in(name: str, micro_batches: int) -> Batch:
     raise AssertionError(f"no budget cuts {name} into {micro_batches}")
 
 
-def gradient(model: PreTrainedModel, reference: PreTrainedModel, batch: Batch, name: str) -> tuple[Tensor, StepScores]:
-    mixture = parse(name)
+def gradient(model: PreTrainedModel, reference: PreTrainedModel, batch: Batch, text: str) -> tuple[Tensor, StepScores]:
+    mixture = parse(text)
     frozen = Scorer(reference).frozen() if mixture.needs_reference else None
     scores = accumulate_gradient(Scorer(model), frozen, batch, mixture)
     return flat_gradient(model), scores
@@ -174,6 +174,10 @@ def test_loss_and_gradient_equal_those_of_the_objective_on_separate_sequences(
         assert relative_difference(got, wanted) <= 1e-12
 
 
+# Losses that multiply log-ratios by 15 or 20, and the rounding of them too: taken less steep in float32.
+LESS_STEEP = {"dpop": "dpop(penalty=5)", "discopop": "discopop(tau=0.5)"}
+
+
 @pytest.mark.parametrize("micro_batches", [3, 8, "split"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_float32_gradient_does_not_depend_on_the_cut(
@@ -182,8 +186,9 @@ def test_float32_gradient_does_not_depend_on_the_cut(
     """Not even where the answers of a pair come to lie in different micro-batches."""
     batch = batch_of(name, SPLITTING) if isinstance(micro_batches, str) else batch_in(name, micro_batches)
     assert batch.whole == (micro_batches != "split" or OBJECTIVES[name].takes == "answers")
-    wanted, whole = gradient(*models, batch_of(name, WHOLE), name)
-    got, cut = gradient(*models, batch, name)
+    text = LESS_STEEP.get(name, name)
+    wanted, whole = gradient(*models, batch_of(name, WHOLE), text)
+    got, cut = gradient(*models, batch, text)
     assert relative_difference(got, wanted) <= 1e-6
     assert cut.loss == pytest.approx(whole.loss, rel=1e-6)
     torch.testing.assert_close(cut.log_ratio_C, whole.log_ratio_C, rtol=0, atol=1e-5)

@@ -1,11 +1,30 @@
 """Losses as small pure functions, the table that declares their shape, and their weighted sums."""
 
+from kilter.objectives.f_dpo import fdpo_alpha, fdpo_forward_kl, fdpo_js
 from kilter.objectives.labelled import kto
 from kilter.objectives.likelihood import sft
 from kilter.objectives.mixture import Mixture, Term, parse
-from kilter.objectives.pairwise import dpo, hinge, ipo, ipo_mean
+from kilter.objectives.pairwise import (
+    apo_down,
+    apo_zero,
+    discopop,
+    dpo,
+    dpo_norm,
+    dpop,
+    exo,
+    hinge,
+    ipo,
+    ipo_mean,
+    margin_dpo,
+    nca,
+    robust,
+    soft_dpo,
+    sppo,
+    sppo_soft,
+)
 from kilter.objectives.scores import LabelledScores, PairScores, RankingScores, Scores
 from kilter.objectives.table import OBJECTIVES, Objective, objective
+from kilter.objectives.tokenwise import ld_dpo, ld_dpo_policy, tdpo1, tdpo2, wpo, wpo_clamped
 
 __all__ = [
     "OBJECTIVES",
@@ -16,12 +35,33 @@ __all__ = [
     "RankingScores",
     "Scores",
     "Term",
+    "apo_down",
+    "apo_zero",
+    "discopop",
     "dpo",
+    "dpo_norm",
+    "dpop",
+    "exo",
+    "fdpo_alpha",
+    "fdpo_forward_kl",
+    "fdpo_js",
     "hinge",
     "ipo",
     "ipo_mean",
     "kto",
+    "ld_dpo",
+    "ld_dpo_policy",
+    "margin_dpo",
+    "nca",
     "objective",
     "parse",
+    "robust",
     "sft",
+    "soft_dpo",
+    "sppo",
+    "sppo_soft",
+    "tdpo1",
+    "tdpo2",
+    "wpo",
+    "wpo_clamped",
 ]

@@ -41,6 +41,7 @@ NotNegative = Annotated[float, Range(0.0, with_low=True)]
 Share = Annotated[float, Range(0.0, 1.0, with_low=True, with_high=True)]
 # A chance that labels are wrong: at 1/2 they say nothing.
 FlipChance = Annotated[float, Range(0.0, 0.5, with_low=True)]
+PositiveFlipChance = Annotated[float, Range(0.0, 0.5)]
 
 
 @dataclass(frozen=True)

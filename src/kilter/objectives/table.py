@@ -11,12 +11,32 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from kilter.errors import ConfigError
+from kilter.objectives.f_dpo import fdpo_alpha, fdpo_forward_kl, fdpo_js
 from kilter.objectives.labelled import kto
 from kilter.objectives.likelihood import sft
 from kilter.objectives.options import Option, options_of
-from kilter.objectives.pairwise import dpo, hinge, ipo, ipo_mean
+from kilter.objectives.pairwise import (
+    apo_down,
+    apo_zero,
+    discopop,
+    dpo,
+    dpo_norm,
+    dpop,
+    exo,
+    hinge,
+    ipo,
+    ipo_mean,
+    margin_dpo,
+    nca,
+    robust,
+    soft_dpo,
+    sppo,
+    sppo_soft,
+)
+from kilter.objectives.tokenwise import ld_dpo, ld_dpo_policy, on_policy_weight, tdpo1, tdpo2, wpo, wpo_clamped
 
 # What an objective may look at besides the policy's log-probs: sums of `Scores`, facts of pairs, mismatched answers.
 Need = Literal[
@@ -77,6 +97,20 @@ class Objective:
         return {name: option.default for name, option in self.options.items()}
 
 
+def _log_2(_: Any, **options: float) -> float:
+    """What losses of the kind -log sigmoid(margin) are at a margin of 0."""
+    return math.log(2)
+
+
+def _exo_at_zero(_: Any, *, beta: float, label_smoothing: float) -> float:
+    return -math.log(2) - math.log(label_smoothing * (1 - label_smoothing)) / 2
+
+
+def _ld_dpo_policy_at_zero(scores: Any, *, beta: float, alpha: float) -> float:
+    chosen_P, rejected_P = (answers.reference_log_prob_A - answers.shared_log_prob_A for answers in scores[:2])
+    return float(softplus(beta * (1 - alpha) * (chosen_P - rejected_P)).mean())
+
+
 def _kto_at_zero(scores: Any, *, beta: float, desirable_weight: float, undesirable_weight: float) -> float:
     good, bad = len(scores.desirable), len(scores.undesirable)
     return (good * desirable_weight + bad * undesirable_weight) / (2 * (good + bad))
@@ -89,11 +123,59 @@ OBJECTIVES: dict[str, Objective] = {
         takes="pairs",
         unit="pair",
         denominator="pairs",
-        at_zero=lambda _, **options: math.log(2),
+        at_zero=_log_2,
         equation=r"-(1 - \epsilon) \log \sigma(\beta \Delta) - \epsilon \log \sigma(-\beta \Delta)",
         summary="logistic loss on the margin; label_smoothing makes it conservative",
         when="the default",
         paper="arXiv 2305.18290, eq. 7",
+    ),
+    "soft_dpo": Objective(
+        soft_dpo,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_log_2,
+        equation=r"-p \log \sigma(\beta \Delta) - (1 - p) \log \sigma(-\beta \Delta)",
+        summary="cross-entropy against the preference that the data give",
+        when="the data say how sure raters were: votes, grades, ties",
+        paper="arXiv 2305.18290, eq. 7, with soft labels",
+        needs=frozenset({"reference_log_prob", "preference"}),
+    ),
+    "robust": Objective(
+        robust,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_log_2,
+        equation=r"\frac{-(1 - \epsilon) \log \sigma(\beta \Delta) + \epsilon \log \sigma(-\beta \Delta)}"
+        r"{1 - 2 \epsilon}",
+        summary="dpo's loss on the right labels, estimated from flipped ones without bias",
+        when="labels are flipped by chance, and how often is known",
+        paper="arXiv 2403.00409",
+    ),
+    "margin_dpo": Objective(
+        margin_dpo,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=lambda scores, beta, scale: float(softplus(scale * scores.margin_P).mean()),
+        equation=r"-\log \sigma(\beta \Delta - \gamma m)",
+        summary="dpo whose margin must exceed the raters' own",
+        when="the data say by how much chosen is better",
+        paper="arXiv 2402.10571; for reward models arXiv 2307.09288, eq. 2",
+        needs=frozenset({"reference_log_prob", "margin"}),
+    ),
+    "dpo_norm": Objective(
+        dpo_norm,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_log_2,
+        equation=r"-\log \sigma(\beta \bar\Delta)",
+        summary="dpo on log-ratios averaged over an answer's tokens",
+        when="answers differ much in length, and longer ones must not win by that",
+        paper="arXiv 2411.15124; arXiv 2405.14734, appendix",
+        needs=frozenset({"reference_log_prob", "tokens"}),
     ),
     "ipo": Objective(
         ipo,
@@ -128,6 +210,206 @@ OBJECTIVES: dict[str, Objective] = {
         summary="no loss beyond a margin of 1",
         when="pairs that are already apart should be left alone",
         paper="arXiv 2309.06657, eq. 11",
+    ),
+    "exo": Objective(
+        exo,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_exo_at_zero,
+        equation=r"\sigma(\beta \Delta) \log \frac{\sigma(\beta \Delta)}{1 - \epsilon} "
+        r"+ \sigma(-\beta \Delta) \log \frac{\sigma(-\beta \Delta)}{\epsilon}",
+        summary="KL from the modelled preference to the label: mode-seeking where dpo covers",
+        when="the policy should settle on the best answers, not spread over all good ones",
+        paper="arXiv 2402.00856, eq. 16",
+    ),
+    "discopop": Objective(
+        discopop,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=lambda _, **options: (math.log(2) + 1) / 2,
+        equation=r"-\sigma(-\beta \Delta / \tau) \log \sigma(\beta \Delta) "
+        r"+ \sigma(\beta \Delta / \tau) e^{-\beta \Delta}",
+        summary="logistic loss on pairs that are wrong, exponential on those that are right",
+        when="to compare with; margins near 0 are drawn to -0.12 at first",
+        paper="arXiv 2406.08414, eq. 5",
+    ),
+    "nca": Objective(
+        nca,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=lambda _, **options: 2 * math.log(2),
+        equation=r"-\log \sigma(\beta r_w) - \tfrac{1}{2} \log \sigma(-\beta r_w) "
+        r"- \tfrac{1}{2} \log \sigma(-\beta r_l)",
+        summary="each answer told from noise by its own log-ratio",
+        when="chosen answers must not become less likely",
+        paper="arXiv 2402.05369",
+    ),
+    "sppo": Objective(
+        sppo,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=lambda _, beta: 1 / (2 * beta**2),
+        equation=r"(r_w - 1 / (2 \beta))^2 + (r_l + 1 / (2 \beta))^2",
+        summary="log-ratios drawn to 1 / (2 beta) and its negative",
+        when="answers are the policy's own, sampled anew each round",
+        paper="arXiv 2405.00675, eq. 4.7",
+    ),
+    "sppo_soft": Objective(
+        sppo_soft,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=lambda scores, beta: 2 * float(((scores.preference_P - 0.5) / beta).square().mean()),
+        equation=r"(r_w - (p - 1/2) / \beta)^2 + (r_l + (p - 1/2) / \beta)^2",
+        summary="sppo with the preference that the data give",
+        when="as sppo, where a model or several raters judged",
+        paper="arXiv 2405.00675, eq. 4.7",
+        needs=frozenset({"reference_log_prob", "preference"}),
+    ),
+    "apo_zero": Objective(
+        apo_zero,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=lambda _, **options: 1.0,
+        equation=r"1 - \sigma(\beta r_w) + \sigma(\beta r_l)",
+        summary="chosen up and rejected down, each from where it was",
+        when="chosen answers are better than what the model writes",
+        paper="arXiv 2408.06266, eq. 7",
+    ),
+    "apo_down": Objective(
+        apo_down,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=lambda _, **options: 1.0,
+        equation=r"\sigma(\beta r_w) + 1 - \sigma(\beta \Delta)",
+        summary="both down, rejected further",
+        when="the model writes better than the chosen answers",
+        paper="arXiv 2408.06266, eq. 8",
+    ),
+    "dpop": Objective(
+        dpop,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_log_2,
+        equation=r"-\log \sigma(\beta (\Delta - \lambda \max(0, -r_w)))",
+        summary="dpo with a penalty where chosen becomes less likely",
+        when="answers of a pair differ by little, and dpo lowers both",
+        paper="arXiv 2402.13228",
+    ),
+    "fdpo_forward_kl": Objective(
+        fdpo_forward_kl,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_log_2,
+        equation=r"-\log \sigma(\beta (e^{-r_l} - e^{-r_w}))",
+        summary="dpo under KL(reference, policy)",
+        when="all that the reference writes should stay possible",
+        paper="arXiv 2309.16240",
+    ),
+    "fdpo_js": Objective(
+        fdpo_js,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_log_2,
+        equation=r"-\log \sigma\left(\beta \log \frac{1 + e^{-r_l}}{1 + e^{-r_w}}\right)",
+        summary="dpo under twice the Jensen-Shannon divergence",
+        when="between dpo and fdpo_forward_kl; gains beyond the reference's probability count little",
+        paper="arXiv 2309.16240",
+    ),
+    "fdpo_alpha": Objective(
+        fdpo_alpha,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_log_2,
+        equation=r"-\log \sigma\left(\beta \frac{e^{-(1 - \alpha) r_l} - e^{-(1 - \alpha) r_w}}{1 - \alpha}\right)",
+        summary="dpo under an alpha-divergence: dpo at 1, fdpo_forward_kl at 0",
+        when="to choose how far probability is spread",
+        paper="arXiv 2309.16240",
+    ),
+    "tdpo1": Objective(
+        tdpo1,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_log_2,
+        equation=r"-\log \sigma(\beta (\Delta - (D_l - D_w)))",
+        summary="dpo with the exact KL(reference, policy) along both answers in the margin",
+        when="to compare with tdpo2",
+        paper="arXiv 2404.11999",
+        needs=frozenset({"reference_log_prob", "kl_reference_policy"}),
+    ),
+    "tdpo2": Objective(
+        tdpo2,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_log_2,
+        equation=r"-\log \sigma(\beta (\Delta - \alpha (D_l - \operatorname{sg} D_w)))",
+        summary="dpo that keeps the exact KL(reference, policy) along rejected small",
+        when="rejected answers run away under dpo",
+        paper="arXiv 2404.11999",
+        needs=frozenset({"reference_log_prob", "kl_reference_policy"}),
+    ),
+    "ld_dpo": Objective(
+        ld_dpo,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_log_2,
+        equation=r"-\log \sigma(\beta \Delta^{(\alpha)}),\quad "
+        r"r^{(\alpha)} = \alpha r + (1 - \alpha) r_{\le \min(|y_w|, |y_l|)}",
+        summary="dpo where tokens beyond the shorter answer's length count less",
+        when="dpo makes answers longer",
+        paper="arXiv 2409.06411",
+        needs=frozenset({"reference_log_prob", "shared_log_prob", "shared_reference_log_prob"}),
+    ),
+    "ld_dpo_policy": Objective(
+        ld_dpo_policy,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_ld_dpo_policy_at_zero,
+        equation=r"-\log \sigma(\beta (\ell_w^{(\alpha)} - \ell_l^{(\alpha)} - \log \pi_\mathrm{ref}(y_w) "
+        r"+ \log \pi_\mathrm{ref}(y_l)))",
+        summary="ld_dpo with the reference's tokens in full",
+        when="to repeat runs of TRL before 1.0",
+        paper="arXiv 2409.06411, on the policy only",
+        needs=frozenset({"reference_log_prob", "shared_log_prob"}),
+    ),
+    "wpo": Objective(
+        wpo,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=lambda scores, **options: math.log(2) * float(on_policy_weight(scores).mean()),
+        equation=r"-w_w w_l \log \sigma(\beta \Delta),\quad "
+        r"w = \operatorname{sg} \exp \tfrac{1}{|y|} \sum_t \log \tfrac{\pi(y_t)}{\sum_v \pi(v)^2}",
+        summary="dpo weighted by how likely the policy is to write the pair",
+        when="answers are other models' work",
+        paper="arXiv 2406.11827, eq. 2",
+        needs=frozenset({"reference_log_prob", "tokens", "log_collision"}),
+    ),
+    "wpo_clamped": Objective(
+        wpo_clamped,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=lambda scores, **options: math.log(2) * float(on_policy_weight(scores).clamp(max=1).mean()),
+        equation=r"-\min(1, w_w w_l) \log \sigma(\beta \Delta)",
+        summary="wpo with weights of at most 1",
+        when="as wpo, where a few likely pairs would rule",
+        paper="arXiv 2406.11827, eq. 2, as its code has it",
+        needs=frozenset({"reference_log_prob", "tokens", "log_collision"}),
     ),
     # Pairs, without a reference.
     # Labelled answers, or the answers of pairs one by one.

@@ -91,7 +91,7 @@ def _clipped(u: Array) -> Array:
 
 def _on_p(u: Array, f: FDivergence) -> Array:
     """T = f'(p/q)."""
-    return f.derivative(array_namespace(u).exp(_clipped(u)))
+    return f.derivative_at(_clipped(u))
 
 
 def _on_q(u: Array, f: FDivergence) -> Array:

@@ -34,9 +34,9 @@ Function = Callable[[Array], Array]
 class FDivergence:
     """One f-divergence, by its generator f on t = p / q >= 0.
 
-    formula: f(t) as text. row_sum: sum q f(p / q) over the last axis of a pair. slope: f'(t). inner_conjugate: f*(u)
-    within its domain, u < `slope_at_infinity` (or equal to it where `attained`). at_zero: f(0). The functions take and
-    return arrays of any library, or plain numbers.
+    formula: f(t) as text. row_sum: sum q f(p / q) over the last axis of a pair. slope: f'(exp(s)) of a log-ratio s.
+    inner_conjugate: f*(u) within its domain, u < `slope_at_infinity` (or equal to it where `attained`). at_zero: f(0).
+    The functions take and return arrays of any library, or plain numbers.
     """
 
     name: str
@@ -68,8 +68,13 @@ class FDivergence:
         >>> float(f_divergence(Probs([1.0, 0.0]), Probs([0.0, 1.0]), triangular))
         2.0
         """
+
+        def slope(s: Array) -> Array:
+            assert derivative is not None
+            return derivative(array_namespace(s).exp(s))
+
         row_sum = _row_sum_of(f, at_zero, slope_at_infinity)
-        return cls(name, name, row_sum, at_zero, slope_at_infinity, derivative, conjugate)
+        return cls(name, name, row_sum, at_zero, slope_at_infinity, None if derivative is None else slope, conjugate)
 
     def generator(self, t: Array) -> Array:
         """f(t) for t >= 0, without cancellation near t = 1."""
@@ -79,9 +84,14 @@ class FDivergence:
 
     def derivative(self, t: Array) -> Array:
         """f'(t) for t > 0."""
+        t = _array(t)
+        return self.derivative_at(array_namespace(t).log(t))
+
+    def derivative_at(self, log_ratio: Array) -> Array:
+        """f'(t) for t = exp(log_ratio), which need not be formed: log-ratios of whole texts are far beyond it."""
         if self.slope is None:
             raise DistributionError(f"the divergence {self.name!r} was made without a derivative; give it one")
-        return self.slope(_array(t))
+        return self.slope(_array(log_ratio))
 
     def conjugate(self, u: Array) -> Array:
         """f*(u) = sup over t >= 0 of u t - f(t); inf beyond its domain, where no gradient flows."""
@@ -107,7 +117,7 @@ def forward_kl() -> FDivergence:
         kl_sum,
         at_zero=1.0,
         slope_at_infinity=math.inf,
-        slope=lambda t: array_namespace(t).log(t),
+        slope=lambda s: s,
         inner_conjugate=lambda u: array_namespace(u).expm1(u),
     )
 
@@ -120,7 +130,7 @@ def reverse_kl() -> FDivergence:
         lambda pair: power_sum(pair, 0.0),
         at_zero=math.inf,
         slope_at_infinity=1.0,
-        slope=lambda t: (t - 1) / t,
+        slope=lambda s: -array_namespace(s).expm1(-s),
         inner_conjugate=lambda u: -array_namespace(u).log1p(-u),
     )
 
@@ -131,9 +141,12 @@ def js(weight: float = 0.5) -> FDivergence:
         raise DistributionError(f"found weight {weight}; wanted one between 0 and 1, where this divergence is not 0")
     rest = 1 - weight
 
-    def slope(t: Array) -> Array:
-        xp = array_namespace(t)
-        return weight * (xp.log(t) - xp.log1p(weight * (t - 1)))
+    def slope(s: Array) -> Array:
+        """w (s - log(1 - w + w e^s)), by exponents that are never positive: one of the two terms is 0."""
+        xp = array_namespace(s)
+        zero = xp.zeros_like(s)
+        above, below = xp.where(s > 0, s, zero), xp.where(s > 0, zero, s)
+        return weight * (below - xp.log1p(weight * xp.expm1(below)) - xp.log1p(rest * xp.expm1(-above)))
 
     def conjugate(u: Array) -> Array:
         xp = array_namespace(u)
@@ -158,7 +171,7 @@ def total_variation() -> FDivergence:
         absolute_sum,
         at_zero=0.5,
         slope_at_infinity=0.5,
-        slope=lambda t: array_namespace(t).sign(t - 1) / 2,
+        slope=lambda s: array_namespace(s).sign(s) / 2,
         inner_conjugate=lambda u: _at_least(u, -0.5),
         attained=True,
     )
@@ -172,7 +185,7 @@ def squared_hellinger() -> FDivergence:
         lambda pair: power_sum(pair, 0.5) / 4,
         at_zero=0.5,
         slope_at_infinity=0.5,
-        slope=lambda t: (1 - t**-0.5) / 2,
+        slope=lambda s: -array_namespace(s).expm1(-s / 2) / 2,
         inner_conjugate=lambda u: u / (1 - 2 * u),
     )
 
@@ -190,7 +203,7 @@ def chi2() -> FDivergence:
         lambda pair: 2 * power_sum(pair, 2.0),
         at_zero=1.0,
         slope_at_infinity=math.inf,
-        slope=lambda t: 2 * (t - 1),
+        slope=lambda s: 2 * array_namespace(s).expm1(s),
         inner_conjugate=conjugate,
     )
 
@@ -203,9 +216,8 @@ def alpha(order: float) -> FDivergence:
         return forward_kl() if order else reverse_kl()
     less = order - 1
 
-    def slope(t: Array) -> Array:
-        xp = array_namespace(t)
-        return xp.expm1(less * xp.log(t)) / less
+    def slope(s: Array) -> Array:
+        return array_namespace(s).expm1(less * s) / less
 
     def conjugate(u: Array) -> Array:
         """((1 + (a - 1) u)^(a / (a - 1)) - 1) / a, by logarithms; below f'(0), where a > 1, it is -f(0)."""
