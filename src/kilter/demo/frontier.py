@@ -34,7 +34,7 @@ from kilter.errors import ConfigError, ModelError
 Floats: TypeAlias = NDArray[np.float64]
 
 EXCESS = 1e-3  # how far above 1 float32 scores of all sentences may sum
-LEAST_LOG_RATIO = float(np.log(np.finfo(np.float64).tiny))  # a smaller share of the reference's probability is none
+LEAST_LOG_RATIO = -1e9  # what has lost more than this, in nats, has no probability
 
 
 class Optimum(NamedTuple):
@@ -78,7 +78,7 @@ def f_tilt(log_reference_S: Floats, reward_S: Floats, beta: float, f: FDivergenc
     log_mass_R = np.array([np.logaddexp.reduce(log_reference_S[possible_S][row_S == r]) for r in range(len(gain_R))])
 
     def log_ratios(best: float) -> Floats:
-        return _log_ratio_where(f, f.derivative(np.exp(best)) + gain_R, best)
+        return _log_ratio_where(f, f.derivative_at(np.float64(best)) + gain_R, best)
 
     def sums_below_one(best: float) -> bool:
         return bool(np.logaddexp.reduce(log_mass_R + log_ratios(best)) < 0)
@@ -112,7 +112,7 @@ def _log_ratio_where(f: FDivergence, slope_R: Floats, most: float) -> Floats:
 
     def is_below(log_ratio_R: Floats) -> NDArray[np.bool_]:
         with np.errstate(over="ignore"):  # a slope of -inf is one
-            below_R: NDArray[np.bool_] = f.derivative(np.exp(log_ratio_R)) <= slope_R
+            below_R: NDArray[np.bool_] = f.derivative_at(log_ratio_R) <= slope_R
         return below_R
 
     lower_R, upper_R = np.full_like(slope_R, LEAST_LOG_RATIO), np.full_like(slope_R, most)
