@@ -13,6 +13,7 @@ from kilter.data.formats import FORMATS, PROMPT_FORMATS
 from kilter.divergence.families import FAMILIES
 from kilter.divergence.families.notation import signature
 from kilter.model.architectures import ARCHITECTURES
+from kilter.objectives import OBJECTIVES
 from kilter.train.config import AlignConfig
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -30,6 +31,14 @@ def written(name: str) -> str:
 def test_the_page_of_models_is_what_the_table_says() -> None:
     page = written("models")
     assert all(f"| `{kind}` | {row.families} |" in page for kind, row in ARCHITECTURES.items())
+
+
+def test_the_page_of_objectives_is_what_the_table_says() -> None:
+    page = written("objectives")
+    for name, row in OBJECTIVES.items():
+        section = page.split(f"\n### {name}\n")[1].split("\n#")[0]
+        assert all(said in section for said in (row.equation, row.paper, *(f"- `{option}`:" for option in row.options)))
+        assert f"| [`{name}`](#{name}) | {row.summary} | {row.when} |" in page
 
 
 def test_the_page_of_formats_is_what_the_table_says() -> None:

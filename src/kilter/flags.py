@@ -18,7 +18,10 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
         "save_every", "keep",
     ),
     "Text and length": ("style", "max_prompt", "max_length", "on_overflow"),
-    "Objective": ("objective", "beta", "label_smoothing", "desirable_weight", "undesirable_weight"),
+    "Objective": (
+        "objective", "beta", "label_smoothing", "desirable_weight", "undesirable_weight", "reference_mix",
+        "reference_every",
+    ),
     "Training": (
         "epochs", "max_steps", "batch_size", "learning_rate", "schedule", "warmup", "optimizer", "weight_decay",
         "max_grad_norm", "gradient_noise",

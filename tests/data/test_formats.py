@@ -6,6 +6,7 @@ import json
 import math
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -493,6 +494,15 @@ def test_a_ranking_is_not_torn_by_answers_that_are_tied() -> None:
     pairs = [(pair.chosen, pair.rejected) for pair in VIEWS[Pair][Ranking](ranked)]
     bananas, apples, figs = ranked.answers
     assert pairs == [(bananas, apples), (bananas, figs)]
+
+
+def test_a_pair_is_a_ranking_of_two_with_its_prompt_and_tools() -> None:
+    pair = Pair((user("2+2?"),), (assistant("4"),), (assistant("5"),), HERE, preference=0.8, tools="[]")
+    (ranking,) = VIEWS[Ranking][Pair](pair)
+    assert ranking == Ranking(pair.prompt, (pair.chosen, pair.rejected), (1, 2), HERE, "[]")
+    (tied,) = VIEWS[Ranking][Pair](replace(pair, preference=0.5))
+    assert tied.tied
+    assert not ranking.tied
 
 
 # Recognition.

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from kilter.data.records import Content, Demonstration, Labelled, Message, Origin, Pair, Prompt
+from kilter.data.records import Content, Demonstration, Labelled, Message, Origin, Pair, Prompt, Ranking
 from kilter.errors import ConfigError, DataError, ModelError
 from kilter.tokens.encoding import Encoder, EncodingReport, Limits
 from kilter.tokens.sequence import TokenSequence
@@ -229,6 +229,22 @@ def test_labelled_answers_keep_their_labels_where_rows_are_left_out() -> None:
     encoded = Encoder(byte_level(), limits=Limits(max_length=8, on_overflow="drop")).encode_labelled(rows)
     assert [(row.good, row.origin.line) for row in encoded.rows] == [(True, 0), (False, 2), (True, 3)]
     assert encoded.report.overlong == 1
+
+
+def test_answers_of_a_ranking_follow_the_same_prompt_ids_and_keep_their_ranks() -> None:
+    """As those of pairs do, and a ranking is left out whole."""
+    encoder = Encoder(byte_level(), limits=Limits(max_length=12, on_overflow="drop"))
+    answers = (" mat", " cat sat", " a")
+    ranking = Ranking("the cat", answers, (2, 3.5, 1), Origin("f", 1))
+    long = Ranking("the cat", (" mat", " x" * 12), (1, 2), Origin("f", 2))
+    (row,), report = encoder.encode_rankings([ranking, long])
+    assert (row.ranks, row.origin) == ((2, 3.5, 1), Origin("f", 1))
+    pairs = [Pair("the cat", answer, " mat", HERE) for answer in answers]
+    for sequence, pair in zip(row.sequences, encoder.encode_pairs(pairs).rows, strict=True):
+        assert sequence.ids.tolist() == pair.chosen.ids.tolist()
+        assert sequence.first == pair.chosen.first
+    assert (report.rows, report.encoded, report.overlong) == (2, 1, 1)
+    assert report.tokens == sum(len(sequence.ids) for sequence in row.sequences)
 
 
 def test_turns_are_dropped_from_the_start_of_a_prompt_and_its_tools_stay() -> None:

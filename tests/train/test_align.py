@@ -27,13 +27,37 @@ def console(tmp_path):
         yield Console(file=stream, width=200)
 
 
-@pytest.mark.parametrize("objective", ["dpo", "ipo", "ipo_mean", "hinge", "kto"])
+@pytest.mark.parametrize(
+    "objective", ["dpo", "ipo", "ipo_mean", "hinge", "kto", "bco", "beta_dpo", "aot", "dpo + 0.1*kl"]
+)
 def test_every_objective_prefers_the_chosen_answers_after_a_few_steps(objective, start, pairs_file, tmp_path, console):
     aligned = run(objective, start, pairs_file, tmp_path / "run", console)
     assert aligned.before.correct_P.mean() == 0.5
     assert (aligned.before.gap_P == 0).all()
     assert aligned.after.correct_P.mean() == 1.0
     assert aligned.after.gap_P.mean() > 0
+
+
+@pytest.mark.parametrize("objective", ["simpo", "orpo", "cpo", "slic + 0.1*sft"])
+def test_objectives_without_a_reference_widen_the_gap_between_log_probs(
+    objective, start, pairs_file, tmp_path, console
+):
+    aligned = run(objective, start, pairs_file, tmp_path / "run", console)
+    before, after = (x.chosen.log_prob_A - x.rejected.log_prob_A for x in (aligned.before, aligned.after))
+    assert (after > before).all()
+    losses = [row["loss"] for row in RunDirectory(tmp_path / "run").read_metrics() if row.get("split") == "eval"]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("direction", ["kl_policy_reference", "kl_reference_policy"])
+def test_the_held_out_loss_has_the_kl_along_all_answers(direction, start, pairs_file, tmp_path, console):
+    term = {"kl_policy_reference": "kl", "kl_reference_policy": "kl_reference"}[direction]
+    aligned = run(f"hinge(beta=0.5) + 0.25*{term}", start, pairs_file, tmp_path / "run", console)
+    losses = [row["loss"] for row in RunDirectory(tmp_path / "run").read_metrics() if row.get("split") == "eval"]
+    sides = [side.kl_sums[direction] for side in (aligned.after.chosen, aligned.after.rejected)]
+    hinge = np.maximum(0, 1 - 0.5 * aligned.after.gap_P).mean()
+    assert losses[0] == pytest.approx(1, abs=1e-6)
+    assert losses[-1] == pytest.approx(hinge + 0.25 * np.concatenate(sides).mean(), rel=1e-6)
 
 
 def test_the_result_loads_with_transformers_alone_and_scores_as_reported(start, pairs_file, tmp_path, console):
@@ -153,6 +177,7 @@ def test_an_occupied_directory_is_refused_and_left_as_it_was(start, pairs_file, 
     [
         ({"objective": "ipo", "label_smoothing": 0.1}, ConfigError, "does not use label_smoothing"),
         ({"objective": "sft"}, ConfigError, "kilter sft"),
+        ({"objective": "kl"}, ConfigError, r"only holds the policy to its reference; .* such as dpo \+ 0\.1\*kl"),
         ({"objective": "dop"}, ConfigError, "choose one of: dpo"),
         ({"objective": "kto", "batch_size": 1}, ConfigError, "batch-size"),
         ({"objective": "dpo", "holdout": 64}, ConfigError, "hold out fewer"),

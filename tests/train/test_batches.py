@@ -2,13 +2,15 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from kilter.data.records import Origin
 from kilter.objectives import OBJECTIVES
-from kilter.tokens.encoding import EncodedLabelled, EncodedPair
+from kilter.tokens.encoding import EncodedLabelled, EncodedPair, EncodedRanking
 from kilter.tokens.sequence import TokenSequence
-from kilter.train.batches import batches_of, labelled_batch, made_ahead, pair_batch, shuffled_stream
+from kilter.train.batches import batches_of, labelled_batch, made_ahead, pair_batch, ranking_batch, shuffled_stream
 from kilter.train.held_out import evaluation_batches
+from train import ranked
 
 
 def pair(prompt, chosen, rejected):
@@ -84,7 +86,7 @@ def test_labelled_answers_are_parted_by_label_and_mismatched_with_the_next_answe
         labelled([3, 4], [20], False),
         labelled([5], [30], True),
     ]
-    batch = labelled_batch(rows, node_budget=100)
+    batch = labelled_batch(rows, node_budget=100, mismatched=True)
     assert batch.chosen.tolist() == [0, 3]
     assert batch.rejected.tolist() == [1, 2]
     assert batch.mismatched.tolist() == [4, 5, 6, 7]
@@ -94,6 +96,38 @@ def test_labelled_answers_are_parted_by_label_and_mismatched_with_the_next_answe
     ]  # fmt: skip
     assert sum(len(micro.place_C) for micro in batch.trained) == 4
     assert batch.denominator(OBJECTIVES["kto"]) == 4
+
+
+def ranking(prompt, answers, ranks):
+    sequences = [TokenSequence(np.array(prompt + answer, np.int32), len(prompt)) for answer in answers]
+    return EncodedRanking(tuple(sequences), ranks, Origin("made", 1))
+
+
+def test_a_ranking_computes_its_prompt_once_and_its_best_answers_are_chosen():
+    rows = [ranking([1, 2, 3], [[10], [11], [12, 13]], (2, 1, 1)), ranking([4, 5], [[20], [21]], (1, 3))]
+    batch = ranking_batch(rows, node_budget=100)
+    assert batch.nodes == 3 + 4 + 2 + 2
+    assert paths_of(batch) == [[1, 2, 3, 10], [1, 2, 3, 11], [1, 2, 3, 12, 13], [4, 5, 20], [4, 5, 21]]
+    assert batch.chosen.tolist() == [1, 2, 3]
+    assert batch.rejected.tolist() == [0, 4]
+    assert [places.tolist() for places in batch.compared] == [[1, 2, 3], [0, 0, 4]]
+    assert batch.denominator(ranked.OBJECTIVE) == 2
+    assert batch.denominator(OBJECTIVES["sft"]) == 1 + 2 + 1
+
+
+def test_an_objective_is_given_rankings_whose_answers_are_all_present_numbered_anew():
+    rows = [ranking([p], [[10 + p], [20 + p]], (2, 1)) for p in range(4)]
+    batch = ranking_batch(rows, node_budget=100)
+    present = torch.tensor([True, True, True, False, True, True, False, False])
+    sums = {"log_prob": -torch.arange(8.0)}
+    answers, ranking_A, rank_A = batch.scores(ranked.OBJECTIVE, sums, present)
+    assert answers.log_prob_A.tolist() == [0, -1, -4, -5]
+    assert ranking_A.tolist() == [0, 0, 1, 1]
+    assert rank_A.tolist() == [2, 1, 2, 1]
+    everything = batch.scores(ranked.OBJECTIVE, sums)
+    assert everything.ranking_A.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    nothing = batch.scores(ranked.OBJECTIVE, sums, torch.zeros(8, dtype=torch.bool))
+    assert len(nothing.answers) == len(nothing.ranking_A) == len(nothing.rank_A) == 0
 
 
 def test_pairs_on_one_prompt_are_mismatched_with_the_next_pair_on_another():
@@ -106,8 +140,8 @@ def test_pairs_on_one_prompt_are_mismatched_with_the_next_pair_on_another():
 
 def test_a_batch_on_one_prompt_takes_the_next_answer_and_one_answer_alone_none():
     rows = [labelled([1, 2], [answer], True) for answer in (10, 11, 12)]
-    assert paths_of(labelled_batch(rows, node_budget=100))[3:] == [[1, 2, 11], [1, 2, 12], [1, 2, 10]]
-    assert labelled_batch(rows[:1], node_budget=100).completions == 1
+    assert paths_of(labelled_batch(rows, node_budget=100, mismatched=True))[3:] == [[1, 2, 11], [1, 2, 12], [1, 2, 10]]
+    assert labelled_batch(rows[:1], node_budget=100, mismatched=True).completions == 1
 
 
 def test_evaluation_leaves_no_example_by_itself():

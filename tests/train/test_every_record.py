@@ -14,10 +14,14 @@ from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError, StoppedError
 from kilter.measure.labelled import ScoredLabelled
 from kilter.measure.pairs import ScoredPairs
+from kilter.measure.rankings import ScoredRankings
+from kilter.objectives import OBJECTIVES, parse
 from kilter.train import align as align_module
+from kilter.train import held_out as held_out_module
 from kilter.train import sft as sft_module
 from kilter.train.config import SftConfig
 from kilter.train.sft import sft
+from train import ranked
 from train.runs import ADJECTIVES, assert_same_run, quiet, run
 from train.test_resume import resume, stop_after
 
@@ -64,6 +68,11 @@ def reads(monkeypatch):
     return put
 
 
+@pytest.fixture(autouse=True)
+def _one_more_objective(monkeypatch):
+    monkeypatch.setitem(OBJECTIVES, ranked.NAME, ranked.OBJECTIVE)
+
+
 def console():
     return Console(file=io.StringIO(), width=200)
 
@@ -77,6 +86,8 @@ ALIGNED = [
     ("dpo", "rankings", ScoredPairs, 3 * 64, 18),
     ("kto", "pairs", ScoredPairs, 64, 16),
     ("kto", "rankings", ScoredPairs, 3 * 64, 18),
+    (ranked.NAME, "rankings", ScoredRankings, 64, 16),
+    (ranked.NAME, "pairs", ScoredRankings, 64, 16),
     ("kto", "labelled", ScoredLabelled, 64, 16),
     ("kto", "steps", ScoredLabelled, 2 * 64, 16),
 ]
@@ -88,13 +99,23 @@ def test_every_kind_of_preference_is_learnt_and_accounted_for(
 ):
     reads(kind)
     out = console()
-    steps = {"max_steps": 20} if objective == "kto" else {}
+    steps = {"max_steps": 20} if objective != "dpo" else {}
     aligned = run(objective, start, tmp_path / "made", tmp_path / "run", out, **steps)
     manifest = RunDirectory(tmp_path / "run").read_manifest()
     assert (manifest["examples"], manifest["held_out"]) == (rows - held_out, held_out)
     assert type(aligned.before) is type(aligned.after) is scored
     assert len(aligned.after) == held_out
-    if scored is ScoredPairs:
+    if scored is ScoredRankings:
+        per_ranking = 3 if kind == "rankings" else 2
+        assert aligned.before.first_R.mean() == pytest.approx(1 / per_ranking)
+        assert aligned.after.first_R.mean() > 0.9
+        assert aligned.after.pairs.gap_P.mean() > 0 == aligned.before.pairs.gap_P.mean()
+        assert f"{held_out} held-out rankings" in said(out)
+        assert "a best answer has the highest log-ratio" in said(out)
+        row = RunDirectory(tmp_path / "run").read_metrics()[1]
+        assert row["loss"] == pytest.approx(math.log(2), abs=1e-6)
+        assert (row["accuracy"], row["margin"]) == (0.5, 0)
+    elif scored is ScoredPairs:
         assert aligned.after.gap_P.mean() > 0 == aligned.before.gap_P.mean()
         assert f"{held_out} held-out pairs" in said(out)
     else:
@@ -103,6 +124,39 @@ def test_every_kind_of_preference_is_learnt_and_accounted_for(
         assert aligned.after.auc.value > 0.9
         assert f"{held_out} held-out labelled answers" in said(out)
         assert aligned.after.good.log_ratio_A.mean() > 0 > aligned.after.bad.log_ratio_A.mean()
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind"),
+    [("dpo + 0.5*sft", "pairs"), ("kto + 0.5*sft", "labelled"), (f"{ranked.NAME} + 0.5*sft", "rankings")],
+)
+def test_mixtures_are_learnt_and_told_term_by_term(objective, kind, reads, start, tmp_path):
+    reads(kind)
+    run(objective, start, tmp_path / "made", tmp_path / "run", eval_every=3)
+    rows = RunDirectory(tmp_path / "run").read_metrics()
+    name = objective.split(" ")[0]
+    for row in rows:
+        assert row["loss"] == pytest.approx(row[f"loss_{name}"] + 0.5 * row["loss_sft"])
+    evals = [row for row in rows if row.get("split") == "eval"]
+    assert evals[-1]["loss_sft"] < evals[0]["loss_sft"]
+    assert evals[-1][f"loss_{name}"] < evals[0][f"loss_{name}"]
+    terms = [parse(objective).terms[0], "0.5*sft"]
+    assert RunDirectory(tmp_path / "run").read_manifest()["objective"] == " + ".join(map(str, terms))
+
+
+@pytest.mark.parametrize(("objective", "kind"), [("ipo", "pairs"), (ranked.NAME, "rankings")])
+def test_the_held_out_loss_is_the_same_from_the_scores_as_from_batches(
+    objective, kind, reads, start, tmp_path, monkeypatch
+):
+    reads(kind)
+    mixture = f"{objective} + 0.5*sft"
+    run(mixture, start, tmp_path / "made", tmp_path / "scores")
+    monkeypatch.setattr(held_out_module, "KEPT", frozenset())
+    run(mixture, start, tmp_path / "made", tmp_path / "batches", node_budget=64)
+    ours, theirs = (RunDirectory(tmp_path / name).read_metrics() for name in ("scores", "batches"))
+    for row, wanted in zip(ours, theirs, strict=True):
+        for name in ("loss", f"loss_{objective}", "loss_sft"):
+            assert row[name] == pytest.approx(wanted[name], rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["pairs", "rankings", "labelled", "demonstrations"])
@@ -163,10 +217,85 @@ def test_a_run_on_labelled_answers_that_was_stopped_goes_on_with_the_same_bits(r
     assert [sample["prompt"].endswith(prompt) for sample, prompt in zip(samples, PROMPTS[48:50] * 2, strict=True)]
 
 
+def test_a_run_on_rankings_that_was_stopped_goes_on_with_the_same_bits(reads, start, tmp_path, monkeypatch):
+    reads("rankings")
+    given = {"sample_eval": 2, "sample_tokens": 4, "node_budget": 64, "pairs": tmp_path / "made"}
+    whole = run(ranked.NAME, start, out=tmp_path / "whole", **given)
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(StoppedError):
+            run(ranked.NAME, start, out=tmp_path / "cut", **given)
+    resumed = resume(tmp_path / "cut")
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    assert (resumed.before.rank_A == whole.before.rank_A).all()
+    assert (resumed.after.pairs.gap_P == whole.after.pairs.gap_P).all()
+
+
+def test_an_objective_on_rankings_refuses_labelled_answers(reads, start, tmp_path):
+    reads("labelled")
+    wanted = r"'ranked' learns from rankings, and answers labelled one by one were found: made .*; use --objective kto"
+    with pytest.raises(ConfigError, match=wanted):
+        run(ranked.NAME, start, tmp_path / "made", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_rankings_with_answers_of_equal_rank_are_counted(reads, start, tmp_path):
+    tied = Ranking("Dish 9 is warm.", (LOVE, HATE, " I eat it."), (1, 2, 2), Origin("made", 65))
+    reads("rankings", these=[tied])
+    out = console()
+    run(ranked.NAME, start, tmp_path / "made", tmp_path / "run", out, max_steps=1)
+    assert "1 of 65 rankings have answers of equal rank" in said(out)
+
+
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        ({"ranks": [1, 2, 2]}, "ranked.jsonl: 9 rankings, format ranked"),
+        ({"ranks": [1, 1, 1]}, "8 rankings in all, 1 tie left out"),
+    ],
+)
+def test_a_file_of_rankings_goes_from_the_command_to_a_model(first, told, start, tmp_path):
+    def row(place, ranks):
+        answers = [
+            {"answer": answer, "rank": rank} for answer, rank in zip((LOVE, HATE, " I eat."), ranks, strict=True)
+        ]
+        return {"prompt": f"Dish {place} is warm.", "answers": answers}
+
+    rows = [row(0, **first), *(row(place, [1, 3, 2]) for place in range(1, 9))]
+    (tmp_path / "ranked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = console()
+    given = {"holdout": 2, "batch_size": 4, "max_steps": 20}
+    aligned = run(ranked.NAME, start, tmp_path / "ranked.jsonl", tmp_path / "run", out, **given)
+    assert told in said(out)
+    assert aligned.after.first_R.mean() == 1
+
+
+def test_a_file_of_pairs_is_one_of_rankings_of_two(start, pairs_file, tmp_path):
+    """And the loss of the tests is dpo then: the same run."""
+    out = console()
+    run(ranked.NAME, start, pairs_file, tmp_path / "rankings", out)
+    assert "pairs.jsonl: 64 pairs, format pair-text (prompt and answers as text), as rankings of two" in said(out)
+    run("dpo", start, pairs_file, tmp_path / "pairs")
+    ours, theirs = (RunDirectory(tmp_path / name).read_metrics() for name in ("rankings", "pairs"))
+    for row, wanted in zip(ours, theirs, strict=True):
+        for name in wanted.keys() - {"split", "seconds"}:
+            assert row[name] == pytest.approx(wanted[name], rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.skipif("plackett_luce" not in OBJECTIVES, reason="there is no Plackett-Luce objective yet")
+def test_plackett_luce_learns_from_rankings_from_the_command_on(reads, start, tmp_path):
+    reads("rankings")
+    aligned = run("plackett_luce", start, tmp_path / "made", tmp_path / "run", max_steps=20)
+    first = RunDirectory(tmp_path / "run").read_metrics()[1]
+    assert first["loss"] == pytest.approx(math.log(6), abs=1e-5)  # all orders of three answers are as likely
+    assert aligned.after.first_R.mean() > 0.9
+    assert aligned.after.pairs.correct_P.mean() > 0.8
+
+
 @pytest.mark.parametrize("kind", ["labelled", "steps"])
 def test_an_objective_on_pairs_says_which_one_takes_labelled_answers(kind, reads, start, tmp_path):
     reads(kind)
-    wanted = r"'dpo' learns from pairs, and answers labelled one by one were found: made .*; use --objective kto, or"
+    wanted = r"'dpo' learns from pairs, and answers labelled one by one were found: made .*; use --objective kto or bco"
     with pytest.raises(ConfigError, match=wanted):
         run("dpo", start, tmp_path / "made", tmp_path / "run")
     assert not (tmp_path / "run").exists()

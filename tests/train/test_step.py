@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kilter.data.records import Origin
+from kilter.model import scorer as scorer_module
 from kilter.model.scorer import Scorer
-from kilter.objectives import OBJECTIVES, LabelledScores, PairScores, Scores, parse
-from kilter.tokens.encoding import EncodedDemonstration, EncodedLabelled, EncodedPair
+from kilter.objectives import OBJECTIVES, LabelledScores, PairScores, RankingScores, Scores, parse
+from kilter.tokens.encoding import EncodedDemonstration, EncodedLabelled, EncodedPair, EncodedRanking
 from kilter.tokens.sequence import TokenSequence
-from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch
+from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch, ranking_batch
 from kilter.train.step import StepScores, accumulate_gradient, score_completions
 from model.plain import completion_scores, flat_gradient, in_float64, in_plain_float64, relative_difference
+from train import ranked
 
 MakeModel = Callable[..., PreTrainedModel]
 PAIRS = 8
@@ -46,16 +49,38 @@ def encoded_pairs() -> list[EncodedPair]:
     ]
 
 
+def encoded_rankings() -> list[EncodedRanking]:
+    """Eight rankings of two to four answers on prompts of their own, some tied: for the best, for the last, between."""
+    draw = np.random.default_rng(1)
+    ranks = [(1, 2), (2, 1, 3), (3, 1, 1, 2), (2, 1), (1, 2, 2), (4, 2, 2, 1), (0.5, 0.2), (2, 1, 1)]
+    sizes = {2: (7, 9), 3: (5, 6, 4), 4: (3, 4, 5, 4)}
+    rankings = []
+    for place, rank in enumerate(ranks):
+        prompt = draw.integers(0, 40, 5).tolist()
+        answers = tuple(completion(draw, prompt, size, masked=place % 3 == 0) for size in sizes[len(rank)])
+        rankings.append(EncodedRanking(answers, rank, Origin("rankings", place)))
+    return rankings
+
+
 ROWS = encoded_pairs()
+RANKINGS = encoded_rankings()
+NAMES = [*OBJECTIVES, ranked.NAME]
 FACTS = torch.tensor([pair.margin for pair in ROWS]), torch.tensor([pair.preference for pair in ROWS])
 
 
-def batch_of(name: str, node_budget: int) -> Batch:
-    """The pairs as the objective takes them; what it imitates are the chosen answers."""
+@pytest.fixture(autouse=True)
+def _one_more_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OBJECTIVES, ranked.NAME, ranked.OBJECTIVE)
+
+
+def batch_of(name: str, node_budget: int, rows: int = PAIRS) -> Batch:
+    """The rankings, or the pairs as the objective takes them; what it imitates are the chosen answers."""
+    if OBJECTIVES[name].takes == "rankings":
+        return ranking_batch(RANKINGS[:rows], node_budget=node_budget)
     if OBJECTIVES[name].takes == "answers":
-        rows = [EncodedDemonstration(pair.chosen, pair.origin) for pair in ROWS]
-        return demonstration_batch(rows, node_budget=node_budget)
-    return pair_batch(ROWS, node_budget=node_budget, mismatched="mismatched" in OBJECTIVES[name].needs)
+        demonstrations = [EncodedDemonstration(pair.chosen, pair.origin) for pair in ROWS[:rows]]
+        return demonstration_batch(demonstrations, node_budget=node_budget)
+    return pair_batch(ROWS[:rows], node_budget=node_budget, mismatched="mismatched" in OBJECTIVES[name].needs)
 
 
 def batch_in(name: str, micro_batches: int) -> Batch:
@@ -138,27 +163,47 @@ def scored_tokens(sequence: TokenSequence) -> int:
     return len(sequence.ids) - sequence.first if sequence.weights is None else int(sequence.weights.sum())
 
 
+def flat_rankings() -> tuple[list[TokenSequence], list[int]]:
+    """All answers, and for each the tokens of the shortest answer of its ranking."""
+    sequences = [sequence for ranking in RANKINGS for sequence in ranking.sequences]
+    shortest = [min(map(scored_tokens, ranking.sequences)) for ranking in RANKINGS for _ in ranking.ranks]
+    return sequences, shortest
+
+
+RANKING_A = torch.tensor([place for place, ranking in enumerate(RANKINGS) for _ in ranking.ranks])
+RANK_A = torch.tensor([rank for ranking in RANKINGS for rank in ranking.ranks])
+
+
 def plain_loss(name: str, policy: PreTrainedModel, reference: PreTrainedModel) -> Tensor:
     """The objective's mean over the batch, every sequence scored alone, written out without the batch's machinery."""
     row = OBJECTIVES[name]
+    if row.takes == "rankings":
+        answers = plain_sums(policy, reference, *flat_rankings())
+        return row.loss(RankingScores(answers, RANKING_A, RANK_A), **row.defaults).mean()
     shared = [min(scored_tokens(pair.chosen), scored_tokens(pair.rejected)) for pair in ROWS]
 
     def scores(sequences: list[TokenSequence]) -> Scores:
         return plain_sums(policy, reference, sequences, shared if len(sequences) == PAIRS else [99] * len(sequences))
 
     chosen, rejected = scores([pair.chosen for pair in ROWS]), scores([pair.rejected for pair in ROWS])
+    given: Any
     match row.takes:
         case "answers":
             return row.loss(chosen, **row.defaults).sum() / chosen.tokens_A.sum()
+        case "all answers":
+            return row.loss(chosen + rejected, **row.defaults).mean()
         case "pairs":
-            return row.loss(PairScores(chosen, rejected, *FACTS), **row.defaults).mean()
+            given = PairScores(chosen, rejected, *FACTS)
         case "labelled":
             given = LabelledScores(chosen, rejected, scores(mismatched_sequences()))
-            return row.loss(given, **row.defaults).mean()
-    raise AssertionError(row.takes)
+        case _:
+            raise AssertionError(row.takes)
+    with torch.no_grad():
+        state = row.state if row.remember is None else row.remember(given, **row.defaults, **row.state)
+    return row.loss(given, **row.defaults, **state).mean()
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", NAMES)
 def test_loss_and_gradient_equal_those_of_the_objective_on_separate_sequences(
     name: str, sharp_models: list[PreTrainedModel]
 ) -> None:
@@ -179,7 +224,7 @@ LESS_STEEP = {"dpop": "dpop(penalty=5)", "discopop": "discopop(tau=0.5)"}
 
 
 @pytest.mark.parametrize("micro_batches", [3, 8, "split"])
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", NAMES)
 def test_float32_gradient_does_not_depend_on_the_cut(
     name: str, micro_batches: int | str, models: list[PreTrainedModel]
 ) -> None:
@@ -194,7 +239,7 @@ def test_float32_gradient_does_not_depend_on_the_cut(
     torch.testing.assert_close(cut.log_ratio_C, whole.log_ratio_C, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name, row in OBJECTIVES.items() if row.needs_reference])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OBJECTIVES or OBJECTIVES[name].needs_reference])
 def test_a_policy_that_is_its_reference_has_the_loss_declared_at_zero(name: str, models: list[PreTrainedModel]) -> None:
     batch = batch_in(name, 3)
     _, scores = gradient(models[0], copy.deepcopy(models[0]), batch, name)
@@ -203,7 +248,7 @@ def test_a_policy_that_is_its_reference_has_the_loss_declared_at_zero(name: str,
     assert (scores.log_ratio_C == 0).all()
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_step_against_the_gradient_lowers_the_loss_and_leaves_the_reference(
     name: str, models: list[PreTrainedModel]
 ) -> None:
@@ -217,6 +262,110 @@ def test_a_step_against_the_gradient_lowers_the_loss_and_leaves_the_reference(
     assert all(parameter.grad is None for parameter in reference.parameters())
     for key, value in reference.state_dict().items():
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 8])
+@pytest.mark.parametrize(
+    ("mixture", "parts"),
+    [
+        ("dpo + 0.25*kl", {"dpo": 1, "kl": 0.25}),
+        ("0.5*simpo + 2*kl_reference", {"simpo": 0.5, "kl_reference": 2}),
+        ("bco_pair + 0.1*sft + 0.5*kl", {"bco_pair": 1, "sft": 0.1, "kl": 0.5}),
+        ("bt_kl(beta=0) + 0.3*kl", {"bt_kl(beta=0.3)": 1}),
+        ("bt_kl_reference(beta=0) + 0.3*kl_reference", {"bt_kl_reference(beta=0.3)": 1}),
+    ],
+)
+def test_the_gradient_of_a_mixture_is_the_weighted_sum_of_its_terms(
+    mixture: str, parts: dict[str, float], micro_batches: int, sharp_models: list[PreTrainedModel]
+) -> None:
+    """And KL weighs as a term what it weighs within."""
+    policy, reference = map(in_float64, sharp_models)
+    batch = batch_in("dpo", micro_batches)
+    wanted, loss = torch.zeros(()), 0.0
+    for part, weight in parts.items():
+        slope, scores = gradient(policy, reference, batch, part)
+        wanted, loss = wanted + weight * slope, loss + weight * scores.loss
+        policy.zero_grad()
+    got, scores = gradient(policy, reference, batch, mixture)
+    assert scores.loss == pytest.approx(loss, rel=1e-12)
+    assert relative_difference(got, wanted) <= 1e-12
+
+
+@pytest.mark.parametrize("name", ["beta_dpo", "bco"])
+def test_what_is_remembered_of_batches_is_what_the_objective_makes_of_their_scores(
+    name: str, models: list[PreTrainedModel]
+) -> None:
+    """Batch after batch, whatever the cut; and the loss is that at what was remembered."""
+    row, mixture = OBJECTIVES[name], parse(name)
+    policy, reference = Scorer(models[0]), Scorer(models[1]).frozen()
+    state, by_hand = dict(mixture.state), dict(row.state)
+    for rows, node_budget in ((ROWS[:5], WHOLE), (ROWS[5:], 40), (ROWS[2:6], SPLITTING)):
+        batch = pair_batch(rows, node_budget=node_budget)
+        scores = accumulate_gradient(policy, reference, batch, mixture, state)
+        state, seen = scores.state, batch.scores(row, scores.sums_C)
+        assert row.remember is not None
+        by_hand = row.remember(seen, **row.defaults, **by_hand)
+        assert state == {f"{name}.{key}": value for key, value in by_hand.items()}
+        assert scores.loss == pytest.approx(float(row.loss(seen, **row.defaults, **by_hand).mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_does_not_depend_on_the_chunks_of_rows(
+    name: str, sharp_models: list[PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = batch_in(name, 3)
+    assert any(len(micro.tree.chunks(micro.unit_C, 8) or []) > 1 for micro in batch.trained)
+    models = [in_float64(model) for model in sharp_models]
+    wanted, whole = gradient(models[0], models[1], batch, name)
+    models[0].zero_grad()
+    monkeypatch.setattr(scorer_module, "chunk_rows", lambda vocabulary: 8)
+    got, cut = gradient(models[0], models[1], batch, name)
+    assert relative_difference(got, wanted) <= 1e-12
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-12)
+
+
+def test_rankings_of_two_have_the_gradient_of_dpo_on_the_pairs(sharp_models: list[PreTrainedModel]) -> None:
+    """Whichever answer stands first, and whatever the numbers of the ranks."""
+    rankings = [
+        EncodedRanking((pair.chosen, pair.rejected), (1, 2), pair.origin)
+        if pair.origin.line % 2
+        else EncodedRanking((pair.rejected, pair.chosen), (7.5, -3), pair.origin)
+        for pair in ROWS
+    ]
+    models = [in_float64(model) for model in sharp_models]
+    wanted, pairs = gradient(models[0], models[1], batch_of("dpo", WHOLE), "dpo")
+    models[0].zero_grad()
+    got, scores = gradient(models[0], models[1], ranking_batch(rankings, node_budget=40), ranked.NAME)
+    assert scores.loss == pytest.approx(pairs.loss, rel=1e-12)
+    assert relative_difference(got, wanted) <= 1e-12
+
+
+@pytest.mark.parametrize("node_budget", [WHOLE, SPLITTING])
+def test_what_a_mixture_imitates_of_rankings_are_their_best_answers(
+    node_budget: int, sharp_models: list[PreTrainedModel]
+) -> None:
+    """All that are tied for the best, by the token."""
+    plain, plain_reference = (in_plain_float64(copy.deepcopy(model)) for model in sharp_models)
+    best = torch.tensor([rank == min(ranking.ranks) for ranking in RANKINGS for rank in ranking.ranks])
+    answers = plain_sums(plain, plain_reference, *flat_rankings())
+    imitated = -answers.log_prob_A[best].sum() / answers.tokens_A[best].sum()
+    wanted = plain_loss(ranked.NAME, plain, plain_reference) + 0.5 * imitated
+    wanted.backward()
+    policy, reference = map(in_float64, sharp_models)
+    batch = ranking_batch(RANKINGS, node_budget=node_budget)
+    got, scores = gradient(policy, reference, batch, f"{ranked.NAME} + 0.5*sft")
+    assert scores.losses["sft"] == pytest.approx(imitated.item(), rel=1e-12)
+    assert scores.loss == pytest.approx(wanted.item(), rel=1e-12)
+    assert relative_difference(got, flat_gradient(plain)) <= 1e-12
+
+
+def test_a_batch_without_good_answers_has_nothing_to_imitate(models: list[PreTrainedModel]) -> None:
+    batch = labelled_batch(LABELLED_BATCHES["all bad"], node_budget=WHOLE)
+    wanted, _ = gradient(*models, batch, "kto")
+    models[0].zero_grad()
+    got, scores = gradient(*models, batch, "kto + 0.2*sft")
+    assert scores.losses["sft"] == 0
+    assert relative_difference(got, wanted) <= 1e-6
 
 
 def test_gradients_of_two_batches_add_up(models: list[PreTrainedModel]) -> None:
@@ -238,11 +387,10 @@ def test_scores_of_completions_are_in_the_places_of_the_batch(models: list[PreTr
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", [name for name, row in OBJECTIVES.items() if row.takes != "answers"])
-def test_one_pair_alone_has_a_loss_and_a_gradient(name: str, models: list[PreTrainedModel]) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_one_row_alone_has_a_loss_and_a_gradient(name: str, models: list[PreTrainedModel]) -> None:
     """Also under kto, where no other pair is there to take mismatched answers from."""
-    batch = pair_batch(ROWS[:1], node_budget=WHOLE, mismatched="mismatched" in OBJECTIVES[name].needs)
-    got, scores = gradient(*models, batch, name)
+    got, scores = gradient(*models, batch_of(name, WHOLE, rows=1), name)
     assert np.isfinite(scores.loss)
     assert torch.isfinite(got).all()
 
@@ -305,7 +453,7 @@ def test_labelled_answers_have_the_loss_and_gradient_of_kto_written_out(
     policy, reference = map(in_float64, sharp_models)
     cuts = set()
     for node_budget in (WHOLE, 40, SPLITTING):
-        batch = labelled_batch(rows, node_budget=node_budget)
+        batch = labelled_batch(rows, node_budget=node_budget, mismatched=True)
         cuts.add(len(batch.trained))
         scores = accumulate_gradient(Scorer(policy), Scorer(reference).frozen(), batch, mixture)
         assert scores.loss == pytest.approx(wanted_loss.item(), rel=1e-12)
@@ -320,7 +468,7 @@ def test_the_answers_of_pairs_have_the_loss_and_gradient_of_the_pairs(sharp_mode
     policy, reference = map(in_float64, sharp_models)
     wanted, pairs = gradient(policy, reference, batch_of("kto", WHOLE), "kto")
     policy.zero_grad()
-    got, rows = gradient(policy, reference, labelled_batch(LABELLED, node_budget=WHOLE), "kto")
+    got, rows = gradient(policy, reference, labelled_batch(LABELLED, node_budget=WHOLE, mismatched=True), "kto")
     assert rows.loss == pytest.approx(pairs.loss, rel=1e-12)
     assert relative_difference(got, wanted) <= 1e-12
 
@@ -330,7 +478,7 @@ def test_a_policy_that_is_its_reference_has_the_loss_declared_for_the_labels_of_
     name: str, models: list[PreTrainedModel]
 ) -> None:
     mixture = parse("kto(desirable_weight=3, undesirable_weight=0.5)")
-    batch = labelled_batch(LABELLED_BATCHES[name], node_budget=40)
+    batch = labelled_batch(LABELLED_BATCHES[name], node_budget=40, mismatched=True)
     policy, reference = Scorer(models[0]), Scorer(copy.deepcopy(models[0])).frozen()
     scores = accumulate_gradient(policy, reference, batch, mixture)
     assert batch.losses_at_zero(mixture, scores.sums_C) == pytest.approx(scores.losses, rel=1e-6)

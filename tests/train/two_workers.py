@@ -50,7 +50,7 @@ FRESH: dict[str, Any] = {"from_scratch": SHAPE, "max_steps": 6, "holdout": 8, "b
 def batch_of(name: str, rows: int, node_budget: int, workers: Workers = ALONE) -> Batch:
     if name == ON_LABELLED:
         answers = LABELLED_BATCHES["in turn"][: 2 * rows - 1]
-        return labelled_batch(answers, node_budget=node_budget, workers=workers)
+        return labelled_batch(answers, node_budget=node_budget, mismatched=True, workers=workers)
     chosen = ROWS[:rows]
     if OBJECTIVES[name].takes == "answers":
         examples = [EncodedDemonstration(pair.chosen, pair.origin) for pair in chosen]

@@ -123,6 +123,7 @@ def _described(file: FileAccount, wanted: type[Record] | None) -> str:
 # What is taken of rows of one kind where another is wanted.
 _TAKEN: dict[tuple[type[Record], type[Record]], str] = {
     (Ranking, Pair): "every two answers of different rank",
+    (Pair, Ranking): "as rankings of two",
     (Pair, Labelled): "chosen answers as good ones, rejected as bad",
     (Steps, Labelled): "each step by itself",
     (Pair, Demonstration): "their chosen answers",

@@ -148,6 +148,12 @@ def _pairs_of_ranking(row: Ranking) -> Iterable[Pair]:
             yield Pair(row.prompt, answer, other, row.origin, tools=row.tools)
 
 
+def _ranking_of_pair(row: Pair) -> Iterable[Ranking]:
+    """A ranking of two: that one is better, not by how much, nor how likely."""
+    ranks = (1.0, 1.0) if row.tied else (1.0, 2.0)
+    yield Ranking(row.prompt, (row.chosen, row.rejected), ranks, row.origin, row.tools)
+
+
 def _labelled_of_pair(row: Pair) -> Iterable[Labelled]:
     if not row.tied:
         yield Labelled(row.prompt, row.chosen, True, row.origin, row.tools)
@@ -190,6 +196,7 @@ def _itself(row: Any) -> Iterable[Any]:
 # serve. A tie is a Pair and stays one; it is nothing to learn an answer from.
 VIEWS: Mapping[type[Any], Mapping[type[Any], Callable[[Any], Iterable[Any]]]] = {
     Pair: {Pair: _itself, Ranking: _pairs_of_ranking},
+    Ranking: {Ranking: _itself, Pair: _ranking_of_pair},
     Labelled: {Labelled: _itself, Steps: _labelled_of_steps, Pair: _labelled_of_pair},
     Demonstration: {
         Demonstration: _itself,

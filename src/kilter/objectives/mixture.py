@@ -29,8 +29,8 @@ class Term(NamedTuple):
     options: dict[str, float]
 
     def __str__(self) -> str:
-        weight = "" if self.weight == 1 else f"{self.weight:g}*"
-        options = ", ".join(f"{name}={value:g}" for name, value in self.options.items())
+        weight = "" if self.weight == 1 else f"{_written(self.weight)}*"
+        options = ", ".join(f"{name}={_written(value)}" for name, value in self.options.items())
         return f"{weight}{self.name}({options})" if options else f"{weight}{self.name}"
 
 
@@ -60,7 +60,7 @@ class Mixture:
     def takes(self) -> str:
         """What it learns from: the most that any of its terms asks for."""
         asked = {term.objective.takes for term in self.terms}
-        return next(kind for kind in ("rankings", "pairs", "labelled", "answers") if kind in asked)
+        return next(kind for kind in ("rankings", "pairs", "labelled", "answers", "all answers") if kind in asked)
 
     @property
     def beta(self) -> float:
@@ -128,6 +128,11 @@ def parse(text: str, given: Mapping[str, float | None] | None = None) -> Mixture
     return Mixture(tuple(terms))
 
 
+def _written(value: float) -> str:
+    """A number that is read as that very one."""
+    return repr(float(value)).removesuffix(".0")
+
+
 def _checked(name: str, options: Mapping[str, Option], values: Mapping[str, float]) -> dict[str, float]:
     return {key: options[key].check(value, name) for key, value in values.items()}
 
@@ -154,8 +159,11 @@ class _Reader:
         weight = 1.0
         if self.tokens[self.at][0] == "number":
             weight = self._number()
-            if weight == 0:
-                raise ConfigError(f"objective {self.text!r} has a weight of 0; leave that term out")
+            if not 0 < weight < float("inf"):
+                raise ConfigError(
+                    f"objective {self.text!r} has a weight of {weight:g}; expected a number above 0, or leave that "
+                    "term out"
+                )
             if not self._next_is("*"):
                 self._fail("*")
         name = self._expect("name")

@@ -39,6 +39,9 @@ Number = Annotated[float, Range()]
 Positive = Annotated[float, Range(0.0)]
 NotNegative = Annotated[float, Range(0.0, with_low=True)]
 Share = Annotated[float, Range(0.0, 1.0, with_low=True, with_high=True)]
+PositiveShare = Annotated[float, Range(0.0, 1.0, with_high=True)]
+# How much of a running mean stays when a batch is added.
+Momentum = Annotated[float, Range(0.0, 1.0, with_low=True)]
 # A chance that labels are wrong: at 1/2 they say nothing.
 FlipChance = Annotated[float, Range(0.0, 0.5, with_low=True)]
 PositiveFlipChance = Annotated[float, Range(0.0, 0.5)]

@@ -19,15 +19,19 @@ class Scores:
     """
 
     def __init__(self, **sums_A: Tensor) -> None:
-        self._sums_A = sums_A
+        self.sums_A = sums_A
 
     def _sum(self, name: str) -> Tensor:
-        if name not in self._sums_A:
-            raise KeyError(f"{name}: this objective needs it; there are {', '.join(self._sums_A)}")
-        return self._sums_A[name]
+        if name not in self.sums_A:
+            raise KeyError(f"{name}: this objective needs it; there are {', '.join(self.sums_A)}")
+        return self.sums_A[name]
 
     def __len__(self) -> int:
         return len(self.log_prob_A)
+
+    def __add__(self, other: Scores) -> Scores:
+        """These answers, and the others after them."""
+        return Scores(**{name: torch.cat([sum_A, other.sums_A[name]]) for name, sum_A in self.sums_A.items()})
 
     @property
     def log_prob_A(self) -> Tensor:

@@ -5,17 +5,20 @@ To add one: write its function, add its row.
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, softplus
 
 from kilter.errors import ConfigError
+from kilter.objectives.coupled import aot, aot_unpaired, bco_pair, beta_dpo, remember_margins
+from kilter.objectives.explicit import bt_kl, bt_kl_reference, kl, kl_reference
 from kilter.objectives.f_dpo import fdpo_alpha, fdpo_forward_kl, fdpo_js
-from kilter.objectives.labelled import kto
+from kilter.objectives.labelled import bco, kto, remember_rewards
 from kilter.objectives.likelihood import sft
 from kilter.objectives.options import Option, options_of
 from kilter.objectives.pairwise import (
@@ -36,6 +39,9 @@ from kilter.objectives.pairwise import (
     sppo,
     sppo_soft,
 )
+from kilter.objectives.rankings import log_orders_per_agreeing, plackett_luce
+from kilter.objectives.reference_free import cpo, orpo, simpo, slic
+from kilter.objectives.scores import LabelledScores, PairScores, RankingScores
 from kilter.objectives.tokenwise import ld_dpo, ld_dpo_policy, on_policy_weight, tdpo1, tdpo2, wpo, wpo_clamped
 
 # What an objective may look at besides the policy's log-probs: sums of `Scores`, facts of pairs, mismatched answers.
@@ -54,13 +60,17 @@ Need = Literal[
 OF_A_REFERENCE = frozenset({
     "reference_log_prob", "shared_reference_log_prob", "kl_policy_reference", "kl_reference_policy",
 })  # fmt: skip
+# Where whole rows of both models are at hand anyway, a run's metrics may as well have log-ratios.
+WITH_KL_POLICY_REFERENCE: frozenset[Need] = frozenset({"reference_log_prob", "kl_policy_reference"})
+WITH_KL_REFERENCE_POLICY: frozenset[Need] = frozenset({"reference_log_prob", "kl_reference_policy"})
 
 
 @dataclass(frozen=True)
 class Objective:
     """A loss, and what it needs to be summed, cut into micro-batches, and checked.
 
-    `takes`: what one call of the loss is given. `unit`: what its value for one item depends on; "batch" is for losses
+    `takes`: what one call of the loss is given; "answers" are those to imitate, of pairs the chosen ones, and "all
+    answers" the others too. `unit`: what its value for one item depends on; "batch" is for losses
     whose items depend on each other, which are scored without gradient first. The sum of the losses is divided by the
     global batch's `denominator`. `needs`: what the scores must hold besides the policy's log-probs.
     `at_zero(scores, **options)`: the mean loss where policy and reference agree, from what else the scores say of the
@@ -71,7 +81,7 @@ class Objective:
     """
 
     loss: Callable[..., Tensor]
-    takes: Literal["pairs", "labelled", "answers", "rankings"]
+    takes: Literal["pairs", "labelled", "answers", "all answers", "rankings"]
     unit: Literal["pair", "answer", "ranking", "batch"]
     denominator: Literal["pairs", "answers", "tokens", "rankings"]
     at_zero: Callable[..., float] | None
@@ -111,9 +121,18 @@ def _ld_dpo_policy_at_zero(scores: Any, *, beta: float, alpha: float) -> float:
     return float(softplus(beta * (1 - alpha) * (chosen_P - rejected_P)).mean())
 
 
-def _kto_at_zero(scores: Any, *, beta: float, desirable_weight: float, undesirable_weight: float) -> float:
+def _kto_at_zero(scores: LabelledScores, *, beta: float, desirable_weight: float, undesirable_weight: float) -> float:
     good, bad = len(scores.desirable), len(scores.undesirable)
     return (good * desirable_weight + bad * undesirable_weight) / (2 * (good + bad))
+
+
+def _bradley_terry_at_zero(pairs: PairScores, *, beta: float) -> float:
+    """No divergence is left of it."""
+    return float(-logsigmoid(pairs.chosen.log_prob_A - pairs.rejected.log_prob_A).mean())
+
+
+def _plackett_luce_at_zero(rankings: RankingScores, *, beta: float) -> float:
+    return float(log_orders_per_agreeing(rankings).mean())
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -411,7 +430,129 @@ OBJECTIVES: dict[str, Objective] = {
         paper="arXiv 2406.11827, eq. 2, as its code has it",
         needs=frozenset({"reference_log_prob", "tokens", "log_collision"}),
     ),
+    # Pairs, against a reference, each judged by the others of its batch.
+    "bco_pair": Objective(
+        bco_pair,
+        takes="pairs",
+        unit="batch",
+        denominator="pairs",
+        at_zero=lambda _, **options: 2 * math.log(2),
+        equation=r"-\log \sigma(\beta r_w - \delta) - \log \sigma(\delta - \beta r_l)",
+        summary="both answers' binary cross-entropies, at rewards less their mean over the batch, delta",
+        when="chosen answers should become likelier in themselves, and not only than the rejected",
+        paper="arXiv 2404.04656",
+    ),
+    "aot": Objective(
+        aot,
+        takes="pairs",
+        unit="batch",
+        denominator="pairs",
+        at_zero=lambda _, **options: math.log(2),
+        equation=r"-(1 - \epsilon) \log \sigma(\beta \Delta_{(i)}) - \epsilon \log \sigma(-\beta \Delta_{(i)}),"
+        r"\quad \Delta_{(i)} = (\ell_w - \ell_l)_{(i)} - (\ell^{ref}_w - \ell^{ref}_l)_{(i)}",
+        summary="dpo's loss between quantiles of the policy's gaps and of the reference's",
+        when="the batch is large, and single labels are noisy",
+        paper="arXiv 2406.05882, paired",
+    ),
+    "aot_unpaired": Objective(
+        aot_unpaired,
+        takes="pairs",
+        unit="batch",
+        denominator="pairs",
+        at_zero=lambda _, **options: math.log(2),
+        equation=r"-(1 - \epsilon) \log \sigma(\beta \Delta_{(i)}) - \epsilon \log \sigma(-\beta \Delta_{(i)}),"
+        r"\quad \Delta_{(i)} = r_{w(i)} - r_{l(i)}",
+        summary="dpo's loss between quantiles of chosen answers' log-ratios and of rejected ones'",
+        when="as aot, where the two answers of a pair have little to do with each other",
+        paper="arXiv 2406.05882, unpaired",
+    ),
+    "beta_dpo": Objective(
+        beta_dpo,
+        takes="pairs",
+        unit="batch",
+        denominator="pairs",
+        at_zero=lambda _, **options: math.log(2),
+        equation=r"-\log \sigma(\beta (1 + \alpha (\mathrm{mean}(\beta \Delta) - M)) \Delta)",
+        summary="dpo at a beta that grows with the batch's mean margin, on pairs whose margin is not unusual",
+        when="pairs differ much in how far apart their answers are, and some are outliers",
+        paper="arXiv 2407.08639",
+        state={"mean": 0.0, "deviation": 0.0, "batches": 0.0},
+        remember=remember_margins,
+    ),
+    # Pairs, with the divergence from the reference written out.
+    "bt_kl": Objective(
+        bt_kl,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_bradley_terry_at_zero,
+        equation=r"-\log \sigma(\ell_w - \ell_l) + \beta (D_w + D_l) / 2,\quad D = \mathrm{KL}(\pi, \pi_{ref})",
+        summary="Bradley-Terry on log-probs, and exact token KL(policy, reference), averaged over both answers",
+        when="the price of a nat is to be said outright; beta 0 is the likelihood of the comparisons alone",
+        paper="arXiv 1909.08593 (the penalty); Bradley and Terry 1952",
+        needs=WITH_KL_POLICY_REFERENCE,
+    ),
+    "bt_kl_reference": Objective(
+        bt_kl_reference,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=_bradley_terry_at_zero,
+        equation=r"-\log \sigma(\ell_w - \ell_l) + \beta (D_w + D_l) / 2,\quad D = \mathrm{KL}(\pi_{ref}, \pi)",
+        summary="the same with KL(reference, policy), which keeps all that the reference says",
+        when="as bt_kl, where the policy must not forget what its reference can say",
+        paper="arXiv 1909.08593 (the penalty); Bradley and Terry 1952",
+        needs=WITH_KL_REFERENCE_POLICY,
+    ),
     # Pairs, without a reference.
+    "simpo": Objective(
+        simpo,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=None,
+        equation=r"-\log \sigma(\beta (\bar\ell_w - \bar\ell_l) - \gamma)",
+        summary="logistic loss on log-probs per token, beyond a margin of gamma",
+        when="no memory for a reference, and answers of many lengths; with a small learning rate",
+        paper="arXiv 2405.14734, eq. 6",
+        needs=frozenset({"tokens"}),
+    ),
+    "orpo": Objective(
+        orpo,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=None,
+        equation=r"-\bar\ell_w - \lambda \log \sigma(o_w - o_l),\quad o = \bar\ell - \log(1 - e^{\bar\ell})",
+        summary="cross-entropy of the chosen answer per token, and the odds of both answers",
+        when="a model without fine-tuning is to learn the answers and the preference at once",
+        paper="arXiv 2403.07691, eq. 6",
+        needs=frozenset({"tokens"}),
+    ),
+    "cpo": Objective(
+        cpo,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=None,
+        equation=r"-\log \sigma(\beta (\ell_w - \ell_l)) - \lambda \ell_w",
+        summary="dpo with a uniform reference, and the cross-entropy of the chosen answer",
+        when="no memory for a reference, and chosen answers are good enough to imitate",
+        paper="arXiv 2401.08417, eq. 3",
+        needs=frozenset(),
+    ),
+    "slic": Objective(
+        slic,
+        takes="pairs",
+        unit="pair",
+        denominator="pairs",
+        at_zero=None,
+        equation=r"\max(0, \delta - (\ell_w - \ell_l)) - \lambda \ell_w",
+        summary="no loss beyond a gap of delta nats, and the cross-entropy of the chosen answer",
+        when="as cpo, where pairs that are apart should be left alone",
+        paper="arXiv 2305.10425",
+        needs=frozenset(),
+    ),
     # Labelled answers, or the answers of pairs one by one.
     "kto": Objective(
         kto,
@@ -425,7 +566,31 @@ OBJECTIVES: dict[str, Objective] = {
         paper="arXiv 2402.01306, eq. 8",
         needs=frozenset({"reference_log_prob", "mismatched"}),
     ),
+    "bco": Objective(
+        bco,
+        takes="labelled",
+        unit="batch",
+        denominator="answers",
+        at_zero=lambda _, **options: math.log(2),
+        equation=r"-\log \sigma(\pm (\beta r - \delta))",
+        summary="binary cross-entropy at rewards less delta, the middle between good and bad answers so far",
+        when="as kto, where labels are reliable",
+        paper="arXiv 2404.04656",
+        state={"desirable_mean": 0.0, "undesirable_mean": 0.0},
+        remember=remember_rewards,
+    ),
     # Rankings.
+    "plackett_luce": Objective(
+        plackett_luce,
+        takes="rankings",
+        unit="ranking",
+        denominator="rankings",
+        at_zero=_plackett_luce_at_zero,
+        equation=r"-\sum_k \log \frac{e^{\beta r_k}}{\sum_{j \ge k} e^{\beta r_j}}",
+        summary="the likelihood of the whole order; of tied answers, of all orders that they may have had",
+        when="more than two answers to a prompt are ranked",
+        paper="arXiv 2305.18290, appendix A.3",
+    ),
     # Answers to imitate.
     "sft": Objective(
         sft,
@@ -439,12 +604,38 @@ OBJECTIVES: dict[str, Objective] = {
         paper="maximum likelihood",
         needs=frozenset(),
     ),
+    # All answers, as terms of a mixture.
+    "kl": Objective(
+        kl,
+        takes="all answers",
+        unit="answer",
+        denominator="answers",
+        at_zero=lambda _: 0.0,
+        equation=r"D,\quad D = \mathrm{KL}(\pi, \pi_{ref})",
+        summary="exact token KL(policy, reference) along every answer",
+        when="in a mixture, at so many losses a nat: dpo + 0.1*kl",
+        paper="arXiv 1909.08593",
+        needs=WITH_KL_POLICY_REFERENCE,
+    ),
+    "kl_reference": Objective(
+        kl_reference,
+        takes="all answers",
+        unit="answer",
+        denominator="answers",
+        at_zero=lambda _: 0.0,
+        equation=r"D,\quad D = \mathrm{KL}(\pi_{ref}, \pi)",
+        summary="exact token KL(reference, policy) along every answer",
+        when="as kl, where the policy must not forget what its reference can say",
+        paper="arXiv 1909.08593",
+        needs=WITH_KL_REFERENCE_POLICY,
+    ),
 }
 
 
-def objective(name: str, takes: Collection[str] = ("pairs", "labelled", "answers", "rankings")) -> Objective:
-    """The row of that name; a ConfigError names those there are among rows that take such examples."""
+def objective(name: str) -> Objective:
+    """The row of that name; a ConfigError names those there are."""
     if name not in OBJECTIVES:
-        there_are = [other for other, row in OBJECTIVES.items() if row.takes in takes]
-        raise ConfigError(f"there is no objective {name!r}; choose one of: {', '.join(there_are)}")
+        near = difflib.get_close_matches(name, OBJECTIVES, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"there is no objective {name!r}; {meant}choose one of: {', '.join(OBJECTIVES)}")
     return OBJECTIVES[name]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 import numpy as np
 from tokenizers import Tokenizer
 
-from kilter.data.records import Content, Demonstration, Labelled, Origin, Pair, Prompt
+from kilter.data.records import Content, Demonstration, Labelled, Origin, Pair, Prompt, Ranking
 from kilter.errors import ConfigError, DataError, ModelError
 from kilter.tokens.rendering import Piece, Renderer, Style, any_of, shorter_prompts, trailing_turns
 from kilter.tokens.sequence import Ids, TokenSequence, Weights
@@ -200,6 +200,14 @@ class EncodedPair(NamedTuple):
     margin: float | None = None
 
 
+class EncodedRanking(NamedTuple):
+    """Answers to one prompt (their ids before `first` are the same), each with its rank: a lower one is better."""
+
+    sequences: tuple[TokenSequence, ...]
+    ranks: tuple[float, ...]
+    origin: Origin
+
+
 class EncodedLabelled(NamedTuple):
     """One answer, judged good or bad by itself."""
 
@@ -222,7 +230,7 @@ class EncodedPrompt(NamedTuple):
     origin: Origin
 
 
-EncodedRow = TypeVar("EncodedRow", EncodedPair, EncodedLabelled, EncodedDemonstration, EncodedPrompt)
+EncodedRow = TypeVar("EncodedRow", EncodedPair, EncodedRanking, EncodedLabelled, EncodedDemonstration, EncodedPrompt)
 
 
 class Encoded(NamedTuple, Generic[EncodedRow]):
@@ -242,6 +250,7 @@ class _Row(NamedTuple):
     good: bool = True  # what a labelled answer is
     preference: float = 1.0  # what the data say of a pair
     margin: float | None = None
+    ranks: tuple[float, ...] = ()  # of a ranking's answers
     full_text: str = ""  # the prompt's
     text: str = ""  # the prompt's, less the turns that did not fit
     pieces: tuple[tuple[Piece, ...], ...] = ()
@@ -281,6 +290,11 @@ class Encoder:
         ]
         rows, report = self._encode(given)
         return Encoded([_encoded_pair(row) for row in rows], report)
+
+    def encode_rankings(self, rankings: Iterable[Ranking]) -> Encoded[EncodedRanking]:
+        """All answers of a ranking behind the same prompt ids; a ranking is over-long if any of its sequences is."""
+        rows, report = self._encode([_Row(r.prompt, r.answers, r.origin, r.tools, ranks=r.ranks) for r in rankings])
+        return Encoded([EncodedRanking(row.sequences, row.ranks, row.origin) for row in rows], report)
 
     def encode_labelled(self, labelled: Iterable[Labelled]) -> Encoded[EncodedLabelled]:
         """One sequence a row, with its label."""

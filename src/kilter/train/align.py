@@ -1,4 +1,4 @@
-"""`kilter align`: preferences in, pairs or answers labelled one by one; an aligned model and its account out."""
+"""`kilter align`: preferences in, as pairs, rankings or labels; an aligned model and its account out."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 from rich.console import Console
 
 from kilter.data.reading import Dataset, read_rows
-from kilter.data.records import Labelled, Pair
+from kilter.data.records import Labelled, Pair, Ranking
 from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError
 from kilter.model.fingerprint import model_fingerprint
-from kilter.model.loading import load_tokenizer
+from kilter.model.loading import copy_of, load_tokenizer
+from kilter.model.scorer import Scorer
 from kilter.model.workers import Workers, open_workers
 from kilter.objectives import OBJECTIVES, Mixture, parse
 from kilter.train.card import model_card
@@ -23,11 +24,14 @@ from kilter.train.config import AlignConfig
 from kilter.train.examples import encode
 from kilter.train.held_out import Account, HeldOut, Scored
 from kilter.train.loop import Task, fit
+from kilter.train.moving_reference import MovingReference
 from kilter.train.resume import open_run
 from kilter.train.setup import Rows, begin_run, read_examples, seed_everything, with_node_limit
 from kilter.train.weights import Weights, load_policy, load_reference, start_fingerprint
 
-UNITS = "Log-ratios are to the reference; KL is exact, over the whole vocabulary; both are in nats."
+UNITS = (
+    "Log-ratios are to the reference that the run began with; KL is exact, over the whole vocabulary; both are in nats."
+)
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,14 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
     seed_everything(config.seed)
 
     rows = read_examples(config, _reader(mixture), console)
-    _tell_of(rows, console)
+    _check_margins(mixture, rows)
+    _tell_of(rows, mixture, console)
     policy = load_policy(config.model, config, checkpoint)
     tokenizer = load_tokenizer(config.model)
     reference = load_reference(policy, config, checkpoint) if mixture.needs_reference else None
     fingerprint = None if reference is None else model_fingerprint(reference)
-    if reference is not None:
+    moving = _moving(config, policy, reference, kept=bool(rows.held_out))
+    if reference is not None and (moving is None or moving.scorer is not reference):
         reference.frozen()
     starts_at_reference = reference is not None and config.reference is None
     config = with_node_limit(config, policy, console, workers)
@@ -67,6 +73,7 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
 
     facts = {
         "model": config.model,
+        "objective": str(mixture),
         "reference": config.reference or config.model,
         "reference_sha256": fingerprint,
         **examples.facts,
@@ -74,7 +81,7 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
         **({} if starts_at_reference else start_fingerprint(policy, checkpoint)),
     }
     begin_run(run, config, "align", facts, workers)
-    workers.spread(policy, reference)
+    workers.spread(policy, reference, None if moving is None else moving.scorer)
 
     held_out = HeldOut(
         examples=examples.held_out,
@@ -88,16 +95,17 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
     )
     task = Task(
         policy,
-        reference,
+        reference if moving is None else moving.scorer,
         mixture,
         len(examples.train),
         examples.train.batch_of,
         held_out.evaluate if examples.held_out else None,
         starts_at_reference=starts_at_reference,
+        moving=moving,
         workers=workers,
     )
     weights = Weights(policy, tokenizer, config.model, workers)
-    keeper = Keeper(run, config, "align", weights, reference=fingerprint, begin=checkpoint)
+    keeper = Keeper(run, config, "align", weights, reference=fingerprint, moving=moving, begin=checkpoint)
     with run:
         done = fit(task, config, keeper, console, learning_rate=config.learning_rate)
         step = keeper.take_best(done, console)
@@ -118,41 +126,71 @@ def _mixture(config: AlignConfig) -> Mixture:
             "undesirable_weight": config.undesirable_weight,
         },
     )
+    if mixture.takes == "all answers":
+        raise ConfigError(
+            f"objective {config.objective!r} only holds the policy to its reference; add what it should learn from, "
+            f"such as dpo + 0.1*{mixture.names[0]}"
+        )
     if mixture.takes == "answers":
         raise ConfigError(f"objective {config.objective!r} learns from demonstrations; use `kilter sft` for it")
     if mixture.coupled and config.batch_size < 2:
         raise ConfigError(
             f"objective {config.objective!r} compares examples with each other; use --batch-size 2 or more"
         )
-    if config.reference is not None and not mixture.needs_reference:
-        raise ConfigError(f"objective {config.objective!r} has no reference; leave --reference out")
+    for name in ("reference", "reference_mix", "reference_every"):
+        if getattr(config, name) is not None and not mixture.needs_reference:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"objective {config.objective!r} has no reference; leave --{flag} out")
     return mixture
 
 
+def _moving(config: AlignConfig, policy: Scorer, reference: Scorer | None, *, kept: bool) -> MovingReference | None:
+    """The reference that follows the policy, if it is to: a copy where the one that the run begins with is `kept`, for
+    held-out examples are measured against that."""
+    if config.moving is None or reference is None:
+        return None
+    return MovingReference(copy_of(reference) if kept else reference, policy, config.moving, config.seed)
+
+
 def _reader(mixture: Mixture) -> Callable[..., Dataset[Any]]:
-    """Reads pairs, or labelled answers where that is what files have; raises ConfigError where the objective does not
-    take what they have."""
-    kinds: tuple[type[Any], ...] = (Pair, Labelled)
+    """Reads pairs, or rankings where the objective takes those, or labelled answers where that is what files have;
+    raises ConfigError where the objective does not take what they have."""
+    compared: type[Any] = Ranking if mixture.takes == "rankings" else Pair
 
     def read(sources: Any, **settings: Any) -> Dataset[Any]:
-        data: Dataset[Any] = read_rows(sources, *kinds, **settings)
-        if mixture.takes == "pairs" and not isinstance(data.rows[0], Pair):
+        data: Dataset[Any] = read_rows(sources, compared, Labelled, **settings)
+        if mixture.takes != "labelled" and isinstance(data.rows[0], Labelled):
             files = ", ".join(f"{file.name} ({file.format})" for file in data.files)
             others = " or ".join(other for other, row in OBJECTIVES.items() if row.takes == "labelled")
             raise ConfigError(
-                f"objective {' + '.join(mixture.names)!r} learns from pairs, and answers labelled one by one were "
-                f"found: {files}; use --objective {others}, or give files of pairs"
+                f"objective {' + '.join(mixture.names)!r} learns from {mixture.takes}, and answers labelled one by one "
+                f"were found: {files}; use --objective {others}, or give files of {mixture.takes}"
             )
         return data
 
     return read
 
 
-def _tell_of(rows: Rows[Any], console: Console) -> None:
+def _check_margins(mixture: Mixture, rows: Rows[Any]) -> None:
+    """Raise ConfigError where the objective needs margins, naming the first row that has none."""
+    without = (row for row in (*rows.train, *rows.held_out) if isinstance(row, Pair) and row.rated_margin is None)
+    if "margin" in mixture.needs and (first := next(without, None)) is not None:
+        needing = next(term.name for term in mixture.terms if "margin" in term.objective.needs)
+        raise ConfigError(
+            f"objective {needing!r} needs to know by how much each chosen answer is better, and {first.origin} does "
+            "not say; give every row a margin or scores of both answers (--columns says which columns those are), or "
+            "choose another objective"
+        )
+
+
+def _tell_of(rows: Rows[Any], mixture: Mixture, console: Console) -> None:
     """What a user may want to know of the labels before training."""
-    graded = sum(isinstance(row, Pair) and row.preference < 1 for row in (*rows.train, *rows.held_out))
-    if graded:
+    every = (*rows.train, *rows.held_out)
+    graded = sum(isinstance(row, Pair) and row.preference < 1 for row in every)
+    if graded and "preference" not in mixture.needs:
         console.print(f"{graded:,} graded preferences (below 1) are taken as certain", highlight=False)
+    if tied := sum(isinstance(row, Ranking) and len(set(row.ranks)) < len(row.ranks) for row in every):
+        console.print(f"{tied:,} of {len(every):,} rankings have answers of equal rank", highlight=False)
     if isinstance(rows.train[0], Labelled):
         good = sum(row.good for row in rows.train)
         console.print(f"to train on: {good:,} good and {len(rows.train) - good:,} bad answers", highlight=False)

@@ -9,23 +9,24 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kilter.data.records import Origin
+from kilter.measure.rankings import told_apart
 from kilter.model.prepared import PreparedTree
 from kilter.model.workers import ALONE, Workers
-from kilter.objectives import LabelledScores, Mixture, Objective, PairScores, Scores
-from kilter.tokens.encoding import EncodedDemonstration, EncodedLabelled, EncodedPair
+from kilter.objectives import LabelledScores, Mixture, Objective, PairScores, RankingScores, Scores
+from kilter.tokens.encoding import EncodedDemonstration, EncodedLabelled, EncodedPair, EncodedRanking
 from kilter.tokens.packing import Packing, deal, pack_dealt
 from kilter.tokens.sequence import TokenSequence, Weights
 from kilter.tokens.tree import Ints, TokenTree
 
 T = TypeVar("T")
-Examples = Literal["pairs", "labelled", "demonstrations"]
+Examples = Literal["pairs", "rankings", "labelled", "demonstrations"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,15 +42,31 @@ class PreparedMicroBatch:
     shared_weight_E: Tensor
 
 
+class Ranks(NamedTuple):
+    """Which ranking each completion is of, one after the other, and its rank there."""
+
+    ranking_C: Tensor
+    rank_C: Tensor
+
+    def of_whole_rankings(self, present_C: Tensor | None = None) -> tuple[Tensor, Ranks]:
+        """The places of those rankings whose answers are all present (None: of all), and their ranks, numbered anew."""
+        whole_C = torch.ones_like(self.ranking_C, dtype=torch.bool)
+        if present_C is not None:
+            whole_C = ~torch.isin(self.ranking_C, self.ranking_C[~present_C])
+        numbered = torch.unique_consecutive(self.ranking_C[whole_C], return_inverse=True)[1]
+        return whole_C.nonzero()[:, 0], Ranks(numbered, self.rank_C[whole_C])
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """A global batch, and this worker's share of it, packed.
 
     `chosen` and `rejected` are places of completions, pair by pair; of labelled answers the good and the bad ones, as
-    many as there are of each; demonstrations are all `chosen`. `trained` holds those completions; `scored` also the
-    `mismatched` ones, which only a no-gradient pass looks at. `margin_P` and `preference_P` are what the data say of
-    pairs besides. `whole` says that no unit was split between micro-batches. Only the micro-batches are this worker's
-    own: all else, and the number of micro-batches, is the same for all `workers`.
+    many as there are of each; of rankings the best answers and all others; demonstrations are all `chosen`. `trained`
+    holds those completions; `scored` also the `mismatched` ones, which only a no-gradient pass looks at. `margin_P` and
+    `preference_P` are what the data say of pairs besides, `ranks` what they say of rankings. `whole` says that no unit
+    was split between micro-batches. Only the micro-batches are this worker's own: all else, and the number of
+    micro-batches, is the same for all `workers`.
     """
 
     examples: Examples
@@ -66,16 +83,24 @@ class Batch:
     workers: Workers = ALONE
     margin_P: Tensor | None = None
     preference_P: Tensor | None = None
+    ranks: Ranks | None = None
+
+    @property
+    def all_in_one(self) -> bool:
+        """Whether one micro-batch, on one worker, holds all that is scored."""
+        return len(self.trained) == self.workers.count == 1 and self.trained is self.scored
 
     def denominator(self, objective: Objective) -> float:
         """What the summed loss of the global batch is divided by."""
         if objective.denominator == "tokens":
             return float(self.weight_C[self.chosen].sum())
+        if objective.denominator == "rankings":
+            return float(len(self.origins))
         return float(len(self.chosen) + (len(self.rejected) if objective.denominator == "answers" else 0))
 
     def scores(
         self, objective: Objective, sums_C: Mapping[str, Tensor], present_C: Tensor | None = None
-    ) -> PairScores | LabelledScores | Scores:
+    ) -> PairScores | RankingScores | LabelledScores | Scores:
         """What the objective is given of the units whose completions are all `present_C` (None: of every unit)."""
 
         def at(places: Tensor) -> Scores:
@@ -90,7 +115,20 @@ class Batch:
             return PairScores(at(chosen), at(rejected), margin_P, preference_P)
         if objective.takes == "labelled":
             return LabelledScores(at(chosen), at(rejected), at(self.mismatched))
-        return at(chosen if present_C is None else chosen[present_C[chosen]])
+        if objective.takes == "rankings":
+            assert self.ranks is not None
+            places, ranks = self.ranks.of_whole_rankings(present_C)
+            return RankingScores(at(places), *ranks)
+        places = chosen if objective.takes == "answers" else torch.cat([chosen, rejected])
+        return at(places if present_C is None else places[present_C[places]])
+
+    @property
+    def compared(self) -> tuple[Tensor, Tensor]:
+        """Places of the better and of the worse answer of every pair, or of every two that a ranking tells apart."""
+        if self.ranks is None:
+            return self.chosen, self.rejected
+        better, worse = told_apart(*(x.cpu().numpy() for x in self.ranks))
+        return torch.from_numpy(better), torch.from_numpy(worse)
 
     def losses(
         self,
@@ -104,7 +142,8 @@ class Batch:
         for name, row, options in ((term.name, term.objective, term.options) for term in mixture.terms):
             remembered = {key: state[f"{name}.{key}"] for key in row.state}
             loss = row.loss(self.scores(row, sums_C, present_C), **options, **remembered)
-            losses[name] = loss.sum() / self.denominator(row)
+            # A batch may have nothing of what a term looks at, such as good answers to imitate: its loss is then 0.
+            losses[name] = loss.sum() / (self.denominator(row) or 1.0)
         return losses
 
     def in_place(self, value_c: Tensor, micro: PreparedMicroBatch) -> Tensor:
@@ -115,7 +154,7 @@ class Batch:
         self, mixture: Mixture, sums_C: Mapping[str, Tensor], state: Mapping[str, float]
     ) -> dict[str, float]:
         """What the terms remember once they have seen this batch."""
-        after = dict(state)
+        after, sums_C = dict(state), {name: sum_C.detach() for name, sum_C in sums_C.items()}
         for name, row, options in ((term.name, term.objective, term.options) for term in mixture.terms):
             if row.remember is not None:
                 remembered = {key: state[f"{name}.{key}"] for key in row.state}
@@ -164,11 +203,38 @@ def pair_batch(
     )
 
 
+def ranking_batch(
+    rankings: Sequence[EncodedRanking],
+    *,
+    node_budget: int,
+    device: torch.device | str = "cpu",
+    node_multiple: int = 1,
+    workers: Workers = ALONE,
+) -> Batch:
+    """Rankings as a batch, each a unit, its answers side by side: the best are `chosen`, the others `rejected`."""
+    best_C = np.array([rank == min(ranking.ranks) for ranking in rankings for rank in ranking.ranks], dtype=bool)
+    ranking_C = np.repeat(np.arange(len(rankings)), [len(ranking.ranks) for ranking in rankings])
+    rank_C = np.array([rank for ranking in rankings for rank in ranking.ranks])
+    return _batch(
+        "rankings",
+        tuple(ranking.origin for ranking in rankings),
+        [ranking.sequences for ranking in rankings],
+        [],
+        chosen=np.flatnonzero(best_C),
+        rejected=np.flatnonzero(~best_C),
+        ranks=Ranks(torch.from_numpy(ranking_C).to(device), torch.from_numpy(rank_C).to(device)),
+        node_budget=node_budget,
+        device=device,
+        node_multiple=node_multiple,
+        workers=workers,
+    )
+
+
 def labelled_batch(
     labelled: Sequence[EncodedLabelled],
     *,
     node_budget: int,
-    mismatched: bool = True,
+    mismatched: bool = False,
     device: torch.device | str = "cpu",
     node_multiple: int = 1,
     workers: Workers = ALONE,
@@ -258,6 +324,7 @@ def _batch(
     workers: Workers,
     margin_P: Tensor | None = None,
     preference_P: Tensor | None = None,
+    ranks: Ranks | None = None,
 ) -> Batch:
     unit_C = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
     completions = len(unit_C) + sum(map(len, extra))
@@ -304,6 +371,7 @@ def _batch(
         workers=workers,
         margin_P=margin_P,
         preference_P=preference_P,
+        ranks=ranks,
     )
 
 

@@ -1,6 +1,7 @@
 """What a checkpoint holds, and how a run is taken up from it, to the last bit.
 
 model/ or adapter/     the weights, as transformers or peft load them
+reference.safetensors  the weights of a reference that moves
 training.safetensors   the optimiser's tensors, and the states of random generators
 progress.json          how far the run has come, and the numbers of the optimiser
 """
@@ -26,11 +27,12 @@ from kilter.data.staging import staged
 from kilter.errors import RunError
 from kilter.model.workers import Workers
 from kilter.train.config import RunConfig
+from kilter.train.moving_reference import MovingReference
 from kilter.train.optimizer import Updater
 from kilter.train.weights import Weights
 from kilter.train.writing import system_errors
 
-TRAINING, PROGRESS = "training.safetensors", "progress.json"
+TRAINING, REFERENCE, PROGRESS = "training.safetensors", "reference.safetensors", "progress.json"
 _SEPARATOR = "/"
 
 
@@ -58,7 +60,8 @@ class Progress:
 
 
 class Keeper:
-    """Saves a run's state when that is due, and gives it back; `reference` is the reference's fingerprint."""
+    """Saves a run's state when that is due, and gives it back; `reference` is the fingerprint of the reference that the
+    run began with, `moving` the one that follows the policy."""
 
     def __init__(
         self,
@@ -68,11 +71,12 @@ class Keeper:
         weights: Weights,
         *,
         reference: str | None = None,
+        moving: MovingReference | None = None,
         begin: Checkpoint | None = None,
     ) -> None:
         self.run, self.config, self.method = run, config, method
         self.weights, self.workers = weights, weights.workers
-        self.reference, self.begin = reference, begin
+        self.reference, self.moving, self.begin = reference, moving, begin
         later = [c.step for c in Checkpoints(run.checkpoints) if begin is None or c.step > begin.step]
         self.checkpoints = Checkpoints(run.checkpoints, keep=config.keep, doubtful=later)
         self.saved_step = 0 if begin is None else begin.step
@@ -110,7 +114,8 @@ class Keeper:
         numbers: dict[str, Any],
         weights: dict[str, Tensor] | None,
     ) -> None:
-        size = self.weights.size + sum(t.numel() * t.element_size() for t in tensors.values())
+        followed = {} if self.moving is None else self.moving.state()
+        size = self.weights.size + sum(t.numel() * t.element_size() for t in (*tensors.values(), *followed.values()))
         facts = {
             "progress": asdict(progress),
             "reference_sha256": self.reference,
@@ -121,6 +126,8 @@ class Keeper:
             self.weights.save(directory, weights)
             with system_errors():
                 save_file(_apart(tensors), directory / TRAINING)
+                if followed:
+                    save_file(followed, directory / REFERENCE)
             (directory / PROGRESS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
     def append_metrics(self, row: Mapping[str, object]) -> None:
@@ -160,6 +167,8 @@ class Keeper:
         state = unflattened(load_file(self.begin.path / TRAINING), facts["numbers"])
         updater.load_state(state.get("optimizer", {}))
         set_random_state(state["random"], self.workers, self.config.seed, self.begin.step)
+        if self.moving is not None:
+            self.moving.load_state(load_file(self.begin.path / REFERENCE))
         self.run.cut_back(facts["lengths"])
         return Progress(**facts["progress"])
 

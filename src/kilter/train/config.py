@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -165,16 +165,39 @@ class RunConfig(ReadingConfig):
         return None if unit is None else unit * int(self.save_every[:-1])
 
 
+# Those of kilter.objectives that learn from preferences, by name: that module loads torch (tests/test_cli.py compares).
+OBJECTIVES = ("dpo", "ipo", "ipo_mean", "hinge", "kto")
+
+
+class Moving(NamedTuple):
+    """How a reference follows the policy: which share of the policy is mixed into it, every how many steps."""
+
+    mix: float
+    every: int
+
+
 class AlignConfig(RunConfig):
-    """Align a model with preference pairs."""
+    """Align a model with preferences: pairs, rankings, or answers labelled one by one."""
 
     model: str = Field(description="Directory or hub name of the model to align.")
     reference: str | None = Field(None, description="Model to measure against; default: the start of the run.")
-    objective: str = Field("dpo", description="Which loss: dpo, ipo, ipo_mean, hinge, kto.")
-    beta: float | None = Field(None, gt=0, description="Strength of the tie to the reference; default: 0.1.")
-    label_smoothing: float | None = Field(None, ge=0, lt=0.5, description="dpo: the chance that a label is wrong.")
-    desirable_weight: float | None = Field(None, gt=0, description="kto: weight of desirable answers.")
-    undesirable_weight: float | None = Field(None, gt=0, description="kto: weight of undesirable answers.")
+    reference_mix: float | None = Field(
+        None, gt=0, le=1, description="Share of the policy that is mixed into a reference that moves; default: 1."
+    )
+    reference_every: int | None = Field(
+        None, ge=1, description="Steps between moves of the reference (TR-DPO); default, with --reference-mix: 1."
+    )
+    objective: str = Field(
+        "dpo",
+        description=f'Which loss, or a sum such as "dpo(beta=0.3) + 0.2*sft". There are: {", ".join(OBJECTIVES)}.',
+    )
+    # What an option may be is the objective's to say: kilter.objectives checks it.
+    beta: float | None = Field(None, description="Strength of the tie to the reference; default: the objective's.")
+    label_smoothing: float | None = Field(
+        None, description="Chance that a label is wrong, where the objective allows for that."
+    )
+    desirable_weight: float | None = Field(None, description="kto: weight of desirable answers.")
+    undesirable_weight: float | None = Field(None, description="kto: weight of undesirable answers.")
     learning_rate: float = Field(1e-6, gt=0, description="Peak learning rate.")
 
     sample_eval: int = Field(0, ge=0, description="Answers to sample at each evaluation: measures the KL of answers.")
@@ -187,6 +210,23 @@ class AlignConfig(RunConfig):
             if not self.sample_eval and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for sampled answers; give sample_eval too")
         return self
+
+    @model_validator(mode="after")
+    def _moves(self) -> Self:
+        for name in ("shard", "lora_rank"):
+            if self.moving is not None and getattr(self, name):
+                raise ValueError(
+                    f"a reference that moves does not go with {name}; leave that, or reference_mix and "
+                    "reference_every, out"
+                )
+        return self
+
+    @property
+    def moving(self) -> Moving | None:
+        """How the reference moves; None where it stays."""
+        if self.reference_mix is None and self.reference_every is None:
+            return None
+        return Moving(1.0 if self.reference_mix is None else self.reference_mix, self.reference_every or 1)
 
 
 class SftConfig(RunConfig):

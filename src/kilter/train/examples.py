@@ -9,18 +9,25 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
-from kilter.data.records import Demonstration, Labelled, Pair
+from kilter.data.records import Demonstration, Labelled, Pair, Ranking
 from kilter.errors import DataError
 from kilter.model.fingerprint import template_fingerprint, tokenizer_fingerprint
 from kilter.model.scorer import Scorer
 from kilter.model.workers import Workers
 from kilter.objectives import Mixture
-from kilter.tokens.encoding import Encoded, EncodedDemonstration, EncodedLabelled, EncodedPair, Encoder
-from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch
+from kilter.tokens.encoding import (
+    Encoded,
+    EncodedDemonstration,
+    EncodedLabelled,
+    EncodedPair,
+    EncodedRanking,
+    Encoder,
+)
+from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch, ranking_batch
 from kilter.train.config import RunConfig
 from kilter.train.setup import Rows, make_encoder
 
-E = TypeVar("E", bound=EncodedPair | EncodedLabelled | EncodedDemonstration, covariant=True)
+E = TypeVar("E", bound=EncodedPair | EncodedRanking | EncodedLabelled | EncodedDemonstration, covariant=True)
 
 
 class Kind(NamedTuple):
@@ -32,6 +39,7 @@ class Kind(NamedTuple):
 
 KINDS: Mapping[type[Any], Kind] = {
     Pair: Kind(Encoder.encode_pairs, pair_batch),
+    Ranking: Kind(Encoder.encode_rankings, ranking_batch),
     Labelled: Kind(Encoder.encode_labelled, labelled_batch),
     Demonstration: Kind(Encoder.encode_demonstrations, demonstration_batch),
 }

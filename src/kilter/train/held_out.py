@@ -14,18 +14,19 @@ from transformers import PreTrainedTokenizerFast
 
 from kilter.data.run_directory import RunDirectory
 from kilter.data.staging import staged_file
-from kilter.measure import labelled, pairs
+from kilter.measure import labelled, pairs, rankings
 from kilter.measure.answers import AnswerScores, Floats
 from kilter.measure.labelled import ScoredLabelled
 from kilter.measure.pairs import ScoredPairs
+from kilter.measure.rankings import ScoredRankings
 from kilter.measure.samples import NGRAM, SampleEvaluation, sample_evaluation
 from kilter.measure.statistics import Interval, Sides, auc, auc_difference, paired_difference
 from kilter.model.sampler import SamplingSettings, check_room
 from kilter.model.scorer import Scorer
 from kilter.model.workers import Workers
-from kilter.objectives import Mixture, PairScores, Scores
-from kilter.tokens.encoding import EncodedLabelled, EncodedPair
-from kilter.tokens.sequence import Ids
+from kilter.objectives import Mixture, PairScores, RankingScores, Scores, Term
+from kilter.tokens.encoding import EncodedLabelled, EncodedPair, EncodedRanking
+from kilter.tokens.sequence import Ids, TokenSequence
 from kilter.train.batches import pair_facts
 from kilter.train.config import AlignConfig
 from kilter.train.examples import Examples
@@ -33,8 +34,9 @@ from kilter.train.step import mean_losses
 from kilter.train.stops import Stop
 from kilter.train.writing import system_errors
 
-Scored: TypeAlias = ScoredPairs | ScoredLabelled
-# What scored pairs and their rows hold of an objective's needs.
+Scored: TypeAlias = ScoredPairs | ScoredRankings | ScoredLabelled
+Held: TypeAlias = EncodedPair | EncodedRanking | EncodedLabelled
+# What scored pairs or rankings and their rows hold of an objective's needs.
 KEPT = frozenset({
     "reference_log_prob", "tokens", "kl_policy_reference", "kl_reference_policy", "margin", "preference",
 })  # fmt: skip
@@ -66,7 +68,7 @@ class HeldOut:
     """Examples to evaluate on, and all that an evaluation needs. Raises ConfigError where a prompt to be answered
     leaves no room for its answer."""
 
-    examples: Examples[EncodedPair | EncodedLabelled]
+    examples: Examples[Held]
     policy: Scorer
     reference: Scorer | None
     mixture: Mixture
@@ -85,8 +87,10 @@ class HeldOut:
         """Score the examples, write what was found to the run's metrics, and return the loss; `state` is what the
         objective remembers."""
         self.scored[step] = scored = self._score(stop)
-        loss = self._mean_loss(scored, state)
-        found = {"step": step, "split": "eval", "loss": loss, **self._instrument.summary(scored)}
+        losses = self._mean_losses(scored, state)
+        by_term = {f"loss_{name}": loss for name, loss in losses.items()} if len(losses) > 1 else {}
+        loss = self.mixture.total(losses)
+        found = {"step": step, "split": "eval", "loss": loss, **by_term, **self._instrument.summary(scored)}
         if self._prompts:
             self.sampled[step] = sampled = self._sample(stop)
             self.run.append_samples({"step": step, **row} for row in sampled.rows(self.tokenizer))
@@ -94,7 +98,7 @@ class HeldOut:
         self.run.append_metrics(found)
         if step == 0:
             self.workers.on_main(_save_scores, scored, self.run.before)
-        return float(found["loss"])
+        return loss
 
     def account(self, step: int) -> Account:
         """The examples before the run, and under the policy as it is now, after a step."""
@@ -112,10 +116,7 @@ class HeldOut:
     @property
     def _prompts(self) -> list[Ids]:
         """What the policy is to answer at evaluations."""
-        sequences = (
-            row.chosen if isinstance(row, EncodedPair) else row.sequence
-            for row in self.examples.rows[: self.config.sample_eval]
-        )
+        sequences = map(_an_answer, self.examples.rows[: self.config.sample_eval])
         return [sequence.ids[: sequence.first] for sequence in sequences]
 
     def _score(self, stop: Stop) -> Scored:
@@ -143,13 +144,13 @@ class HeldOut:
                 on_progress=stop.check,
             )
 
-    def _mean_loss(self, scored: Scored, state: Mapping[str, float]) -> float:
-        """The objective's mean; one that needs more than scored pairs say asks for it batch by batch."""
+    def _mean_losses(self, scored: Scored, state: Mapping[str, float]) -> dict[str, float]:
+        """The objective's mean by term; one that needs more than has been scored asks for it batch by batch."""
         mixture = self.mixture
-        terms = [term.objective for term in mixture.terms]
-        own = all(row.takes in ("pairs", "answers") and row.unit != "batch" for row in terms)
-        if isinstance(scored, ScoredPairs) and own and mixture.needs <= KEPT:
-            return self._loss_of_pairs(scored)
+        given = self._scores(scored)
+        own = all(term.objective.takes in given and term.objective.unit != "batch" for term in mixture.terms)
+        if own and mixture.needs <= KEPT:
+            return {term.name: _mean_loss(term, given) for term in mixture.terms}
         sums, items = dict.fromkeys(mixture.names, 0.0), dict.fromkeys(mixture.names, 0.0)
         for positions in evaluation_batches(len(self.examples), self.config.batch_size):
             batch = self.examples.batch_of(positions)
@@ -158,22 +159,43 @@ class HeldOut:
                 here = batch.denominator(term.objective)
                 sums[term.name] += losses[term.name] * here
                 items[term.name] += here
-        return mixture.total({name: sums[name] / items[name] for name in sums})
+        return {name: sums[name] / (items[name] or 1.0) for name in sums}
 
-    def _loss_of_pairs(self, scored: ScoredPairs) -> float:
-        chosen, rejected = (
-            Scores(**{name: torch.from_numpy(values) for name, values in side.sums.items()})
-            for side in (scored.chosen, scored.rejected)
-        )
-        facts = pair_facts([row for row in self.examples.rows if isinstance(row, EncodedPair)])
-        losses = {}
-        for term in self.mixture.terms:
-            row = term.objective
-            loss = row.loss(PairScores(chosen, rejected, *facts) if row.takes == "pairs" else chosen, **term.options)
-            losses[term.name] = float(
-                loss.sum() / (chosen.tokens_A.sum() if row.denominator == "tokens" else len(loss))
-            )
-        return self.mixture.total(losses)
+    def _scores(self, scored: Scored) -> dict[str, Any]:
+        """What objectives are given of scored examples, by what they take."""
+        match scored:
+            case ScoredPairs():
+                chosen, rejected = _tensors(scored.chosen), _tensors(scored.rejected)
+                facts = pair_facts([row for row in self.examples.rows if isinstance(row, EncodedPair)])
+                pairs = PairScores(chosen, rejected, *facts)
+                return {"pairs": pairs, "answers": chosen, "all answers": chosen + rejected}
+            case ScoredRankings():
+                places = torch.from_numpy(scored.ranking_A), torch.from_numpy(scored.rank_A)
+                best = _tensors(scored.answers[scored.best_A])
+                answers = _tensors(scored.answers)
+                return {"rankings": RankingScores(answers, *places), "answers": best, "all answers": answers}
+            case ScoredLabelled():
+                return {}
+
+
+def _tensors(scores: AnswerScores) -> Scores:
+    return Scores(**{name: torch.from_numpy(values) for name, values in scores.sums.items()})
+
+
+def _mean_loss(term: Term, given: Mapping[str, Any]) -> float:
+    loss = term.objective.loss(given[term.objective.takes], **term.options)
+    answers: Scores = given["answers"]
+    return float(loss.sum() / (answers.tokens_A.sum() if term.objective.denominator == "tokens" else len(loss)))
+
+
+def _an_answer(row: Held) -> TokenSequence:
+    match row:
+        case EncodedPair():
+            return row.chosen
+        case EncodedRanking():
+            return row.sequences[0]
+        case EncodedLabelled():
+            return row.sequence
 
 
 def evaluation_batches(count: int, size: int) -> list[range]:
@@ -191,6 +213,16 @@ def compared_pairs(before: ScoredPairs, after: ScoredPairs) -> list[list[str]]:
         _means("accuracy: chosen has the higher log-ratio", ".3f", before.correct_P, after.correct_P),
         _means("chosen is the likelier answer", ".3f", before.likelier_P, after.likelier_P),
         *_along(sides),
+    ]
+
+
+def compared_rankings(before: ScoredRankings, after: ScoredRankings) -> list[list[str]]:
+    """The same rankings before and after, by which answer comes first and as pairs: a table with its headings."""
+    return [
+        HEADINGS,
+        _means("a best answer has the highest log-ratio", ".3f", before.first_R, after.first_R),
+        _means("a best answer is the likeliest", ".3f", before.likeliest_R, after.likeliest_R),
+        *compared_pairs(before.pairs, after.pairs)[1:],
     ]
 
 
@@ -222,6 +254,13 @@ class Instrument(NamedTuple):
 
 INSTRUMENTS: Mapping[type[Any], Instrument] = {
     EncodedPair: Instrument("pairs", pairs.score_pairs, ScoredPairs.from_arrays, pairs.summary, compared_pairs),
+    EncodedRanking: Instrument(
+        "rankings",
+        rankings.score_rankings,
+        ScoredRankings.from_arrays,
+        rankings.summary,
+        compared_rankings,
+    ),
     EncodedLabelled: Instrument(
         "labelled answers",
         labelled.score_labelled,

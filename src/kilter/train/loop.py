@@ -19,6 +19,7 @@ from kilter.train.checkpoint import Keeper, Progress
 from kilter.train.config import RunConfig
 from kilter.train.faults import check_scores, named, without_finite_gradient
 from kilter.train.memory import told_of_memory
+from kilter.train.moving_reference import MovingReference
 from kilter.train.optimizer import Updater, rate_at
 from kilter.train.progress import progress
 from kilter.train.step import StepScores, accumulate_gradient, mean_losses
@@ -32,8 +33,8 @@ STEP_0_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 class Task:
     """What is trained on what: the models, the loss, and how examples become a batch.
 
-    `evaluate` is told the step it is called at and what the objective remembers, and returns the held-out loss; it asks
-    `stop.check` now and then.
+    `moving` has the reference follow the policy. `evaluate` is told the step it is called at and what the objective
+    remembers, and returns the held-out loss; it asks `stop.check` now and then.
     """
 
     policy: Scorer
@@ -43,6 +44,7 @@ class Task:
     make_batch: Callable[[Sequence[int]], Batch]
     evaluate: Callable[[int, Stop, Mapping[str, float]], float] | None = None
     starts_at_reference: bool = False
+    moving: MovingReference | None = None
     workers: Workers = ALONE
 
 
@@ -136,6 +138,8 @@ def _train_step(
         ) from None
     done.step += 1
     done.objective = scores.state
+    if task.moving is not None:
+        task.moving.follow(done.step)
     seconds = time.perf_counter() - begin
     done.seconds += seconds
     return {
@@ -168,15 +172,18 @@ def check_first_losses(losses: Mapping[str, float], expected: Mapping[str, float
 
 
 def preference_numbers(scores: StepScores, batch: Batch, beta: float) -> dict[str, float]:
-    """Accuracy, margin and mean log-ratios of a batch of pairs; of labelled answers the mean log-ratios alone (of
-    those kinds that it has); nothing for what is imitated."""
-    chosen, rejected = scores.log_ratio_C[batch.chosen], scores.log_ratio_C[batch.rejected]
+    """Accuracy, margin and mean log-ratios of a batch of pairs, or of rankings as the pairs that they tell apart, their
+    best answers as chosen; of labelled answers the mean log-ratios alone (of those kinds that it has); nothing for what
+    is imitated."""
+    log_ratio_C = scores.log_ratio_C
+    chosen, rejected = log_ratio_C[batch.chosen], log_ratio_C[batch.rejected]
     if batch.examples == "demonstrations":
         return {}
     if batch.examples == "labelled":
         sides = {"good_log_ratio": chosen, "bad_log_ratio": rejected}
         return {name: float(side.mean()) for name, side in sides.items() if len(side)}
-    gap = chosen - rejected
+    better, worse = batch.compared
+    gap = log_ratio_C[better] - log_ratio_C[worse]
     return {
         "accuracy": float(0.5 * (1 + gap.sign()).mean()),
         "margin": beta * float(gap.mean()),

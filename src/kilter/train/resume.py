@@ -16,6 +16,7 @@ from kilter.train.config import RunConfig
 
 # What the manifest says that must be so again, and what it is called in messages.
 UNCHANGED = {
+    "objective": "the objective with its options",
     "data": "the SHA-256 of the data",
     "eval_data": "the SHA-256 of the data to evaluate on",
     "tokenizer_sha256": "the SHA-256 of the tokenizer",

@@ -14,7 +14,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from kilter.data.reading import Dataset
-from kilter.data.records import Demonstration, Labelled, Pair
+from kilter.data.records import Demonstration, Labelled, Pair, Ranking
 from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError
 from kilter.model.loading import longest_sequence
@@ -25,7 +25,7 @@ from kilter.train.config import RunConfig
 from kilter.train.memory import fitting_node_budget
 from kilter.train.resume import check_unchanged
 
-R = TypeVar("R", Pair, Labelled, Demonstration)
+R = TypeVar("R", Pair, Ranking, Labelled, Demonstration)
 
 
 def make_encoder(tokenizer: PreTrainedTokenizerFast, config: RunConfig, policy: Scorer) -> Encoder:
@@ -70,7 +70,7 @@ def read_examples(config: RunConfig, read: Callable[..., Dataset[R]], console: C
     return Rows(data.rows[:kept], data.rows[kept:], facts)
 
 
-def whole_origins(rows: Sequence[Pair | Labelled | Demonstration], cut: int) -> int:
+def whole_origins(rows: Sequence[Pair | Ranking | Labelled | Demonstration], cut: int) -> int:
     """The last place up to `cut` where rows can be parted so that what one row of a file was made into (the pairs of
     a ranking, the steps of an answer, two labelled answers of a pair) stays on one side."""
     while 0 < cut < len(rows) and rows[cut - 1].origin == rows[cut].origin:

@@ -91,50 +91,67 @@ def accumulate_gradient(
 ) -> StepScores:
     """Form the gradient of the batch's mean loss in the policy's parameters; return its loss and scores.
 
-    Losses of units are summed per micro-batch and divided by the global denominator. Where items depend on each
-    other across the batch, or a unit had to be split, the batch is first scored without gradient; the micro-batches
-    then run against d loss / d sums. Dropout is in those passes that have a gradient.
+    Losses of units are summed per micro-batch and divided by the global denominator. Where items that depend on each
+    other, or the completions of a unit, lie in several micro-batches, the batch is first scored without gradient; the
+    micro-batches then run against d loss / d sums. Dropout is in those passes that have a gradient.
     """
-    state = mixture.state | dict(state or {})
-    needed = needed_sums(mixture)
-    if mixture.coupled or not batch.whole:
-        sums_C = score(policy, reference, batch, mixture)
-        state = batch.state_after(mixture, sums_C, state)
-        trained = {name: sums_C[name].requires_grad_() for name in needed if SUMS[name].trained}
-        losses = batch.losses(mixture, sums_C, state)
-        slopes = torch.autograd.grad(mixture.total(losses), list(trained.values()), materialize_grads=True)
-        with policy.dropout():
-            for micro in batch.trained:
-                here = {name: slope[micro.place_C] for name, slope in zip(trained, slopes, strict=True)}
-
-                def linear(sums_c: Sums, _: Tensor, slopes_c: Sums = here) -> Tensor:
-                    return torch.stack([(slopes_c[name] * sums_c[name]).sum() for name in slopes_c]).sum()
-
-                _backward(policy, reference, micro, list(trained), linear, unit_c=None)
-        sums_C = {name: sum_C.detach() for name, sum_C in sums_C.items()}
-    else:
-        sums_C = _fixed(reference, batch, mixture)
-        own = [name for name in needed if name not in sums_C]
-        sums_C |= {name: torch.zeros_like(batch.weight_C) for name in own}
-        losses = dict.fromkeys(mixture.names, batch.weight_C.new_zeros(()))
-        with policy.dropout():
-            for micro in batch.trained:
-
-                def loss_of_sums(sums_c: Sums, present_c: Tensor, micro: PreparedMicroBatch = micro) -> Tensor:
-                    place = {name: batch.in_place(sum_c, micro) for name, sum_c in sums_c.items()}
-                    found = batch.losses(mixture, sums_C | place, state, batch.in_place(present_c, micro))
-                    for name, loss in found.items():
-                        losses[name] = losses[name] + loss.detach()
-                    return mixture.total(found)
-
-                unit_c = np.unique(micro.unit_C, return_inverse=True)[1]
-                for name, sum_c in _backward(policy, reference, micro, own, loss_of_sums, unit_c=unit_c).items():
-                    sums_C[name][micro.place_C] = sum_c.to(sums_C[name].dtype)
-        for tensor in (*(sums_C[name] for name in own), *losses.values()):
-            batch.workers.sum_(tensor)
+    at_once = batch.all_in_one if mixture.coupled else batch.whole
+    form = _gradient_at_once if at_once else _gradient_by_slopes
+    losses, sums_C, state = form(policy, reference, batch, mixture, mixture.state | dict(state or {}))
     batch.workers.sum_gradients(policy.parameters())
     by_term = {name: float(loss.detach()) for name, loss in losses.items()}
     return StepScores(mixture.total(by_term), by_term, sums_C, state)
+
+
+def _gradient_at_once(
+    policy: Scorer, reference: Scorer | None, batch: Batch, mixture: Mixture, state: dict[str, float]
+) -> tuple[Sums, Sums, dict[str, float]]:
+    """Losses by term, sums and state, where no loss reaches beyond a micro-batch."""
+    sums_C = _fixed(reference, batch, mixture)
+    own = [name for name in needed_sums(mixture) if name not in sums_C]
+    sums_C |= {name: torch.zeros_like(batch.weight_C) for name in own}
+    losses = dict.fromkeys(mixture.names, batch.weight_C.new_zeros(()))
+    after = state
+    with policy.dropout():
+        for micro in batch.trained:
+
+            def loss_of_sums(sums_c: Sums, present_c: Tensor, micro: PreparedMicroBatch = micro) -> Tensor:
+                nonlocal after
+                here_C = sums_C | {name: batch.in_place(sum_c, micro) for name, sum_c in sums_c.items()}
+                if mixture.coupled:
+                    after = batch.state_after(mixture, here_C, state)
+                found = batch.losses(mixture, here_C, after, batch.in_place(present_c, micro))
+                for name, loss in found.items():
+                    losses[name] = losses[name] + loss.detach()
+                return mixture.total(found)
+
+            unit_c = np.unique(micro.unit_C, return_inverse=True)[1]
+            unit_c = np.zeros_like(unit_c) if mixture.coupled else unit_c
+            for name, sum_c in _backward(policy, reference, micro, own, loss_of_sums, unit_c=unit_c).items():
+                sums_C[name][micro.place_C] = sum_c.to(sums_C[name].dtype)
+    for tensor in (*(sums_C[name] for name in own), *losses.values()):
+        batch.workers.sum_(tensor)
+    return losses, sums_C, after
+
+
+def _gradient_by_slopes(
+    policy: Scorer, reference: Scorer | None, batch: Batch, mixture: Mixture, state: dict[str, float]
+) -> tuple[Sums, Sums, dict[str, float]]:
+    """The same from sums that were formed beforehand: each micro-batch has its part of d loss / d sums."""
+    sums_C = score(policy, reference, batch, mixture)
+    after = batch.state_after(mixture, sums_C, state)
+    trained = {name: sums_C[name].requires_grad_() for name in needed_sums(mixture) if SUMS[name].trained}
+    losses = batch.losses(mixture, sums_C, after)
+    slopes = torch.autograd.grad(mixture.total(losses), list(trained.values()), materialize_grads=True)
+    with policy.dropout():
+        for micro in batch.trained:
+            slopes_c = {name: slope[micro.place_C] for name, slope in zip(trained, slopes, strict=True)}
+
+            def linear(sums_c: Sums, _: Tensor, slopes_c: Sums = slopes_c) -> Tensor:
+                return torch.stack([(slopes_c[name] * sums_c[name]).sum() for name in slopes_c]).sum()
+
+            _backward(policy, reference, micro, list(trained), linear, unit_c=None)
+    return losses, {name: sum_C.detach() for name, sum_C in sums_C.items()}, after
 
 
 def mean_losses(
