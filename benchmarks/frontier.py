@@ -10,9 +10,6 @@ from the start model both ways, and where the optimum of the objective itself is
     ipo             pi_ref exp(w / beta), normalised, w being the chance to be preferred to the answers that are drawn
                     (arXiv 2310.12036, eq. 7)
 
-Answers are drawn from the start model, but a share of them (--off-grammar) from what it says off the grammar, which is
-rare and worth the least; where an optimum depends on what is drawn (ipo), that is allowed for.
-
 Writes frontier.md and frontier.svg into the output directory. Each finished run is a line of runs.jsonl there, and is
 not run again. Objectives that this version does not have are left out, with a line.
 """
@@ -26,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -38,21 +36,24 @@ if TYPE_CHECKING:
 Run: TypeAlias = dict[str, Any]
 DRAWING = Path(__file__).parents[1] / "docs" / "concepts"  # where pictures are drawn likewise
 
-# Betas at which the optimum is about 0.4 to 2.5 nats from the start model: so far that there is something to learn, and
-# so near that what is drawn from the start model shows it.
+# Two betas for each: at the first the optimum is as far from the start model as it may be for a mistake of 1 about a
+# reward to be a mistake of 2 nats at most about an answer; at the second such a mistake counts more (see the table).
 OBJECTIVES = (
     "dpo(beta=1)",
     "dpo(beta=0.5)",
     "dpo(beta=0.3)",
-    "soft_dpo(beta=0.5)",
-    "fdpo_forward_kl(beta=1.5)",
-    "fdpo_js(beta=2.5)",
+    "fdpo_forward_kl(beta=2.25)",
+    "fdpo_forward_kl(beta=2)",
+    "fdpo_js(beta=3.25)",
+    "fdpo_js(beta=2.75)",
+    "fdpo_alpha(beta=1.2)",
     "fdpo_alpha(beta=1)",
     "ipo(beta=0.2)",
     "kto(beta=0.5)",
     "simpo(beta=2, gamma=1)",
     "orpo(odds_weight=1)",
 )
+OFF_GRAMMAR = 2000  # different answers off the grammar for each prompt, to draw from
 NEAR_NATS, NEAR_REWARD = 0.05, 0.02
 
 
@@ -61,11 +62,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/bench/frontier"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--objectives", nargs="+", default=OBJECTIVES, help="as kilter align takes them")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--answers", type=int, default=64, help="to each prompt at each step; each two are compared")
-    parser.add_argument("--off-grammar", type=float, default=0.04, help="the share of answers off the grammar")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--sentences", type=int, default=240_000, help="that the start model learns from, each once")
+    parser.add_argument("--sentences", type=int, default=480_000, help="that the start model learns from, each once")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
     parser.add_argument("--threads", type=int, default=None)
     args = parser.parse_args()
@@ -97,7 +97,7 @@ def fly(args: argparse.Namespace) -> list[Run]:
             mixtures.append(parse(text))
         except ConfigError as error:
             print(f"left out: {text}: {error}")
-    settings = {name: getattr(args, name) for name in ("steps", "answers", "off_grammar", "learning_rate", "sentences")}
+    settings = {name: getattr(args, name) for name in ("steps", "answers", "learning_rate", "sentences")}
     wanted = [settings | {"seed": seed, "objective": str(mixture)} for seed in args.seeds for mixture in mixtures]
     by_name = {str(mixture): mixture for mixture in mixtures}
     world = restaurant()
@@ -107,8 +107,7 @@ def fly(args: argparse.Namespace) -> list[Run]:
             continue
         print(f"seed {seed}: the start model", flush=True)
         start = start_model(world, args.out / f"start-{args.sentences}-{seed}", args.sentences, seed)
-        off_grammar = 100 + int(2 * args.steps * args.answers * args.off_grammar)
-        seen = tunnel(world, start, seed, off_grammar)
+        seen = tunnel(world, start, seed, OFF_GRAMMAR)
         for run in missing:
             if time.perf_counter() - begin > 60 * args.minutes:
                 break
@@ -122,9 +121,11 @@ def fly(args: argparse.Namespace) -> list[Run]:
 
 def measured(seen: Tunnel, mixture: Mixture, args: argparse.Namespace, seed: int) -> Run:
     """One objective's run from the start model, enumerated: rewards, and KL in nats."""
+    import numpy as np
+
     from kilter.demo.frontier import answer_kl, expected_reward, optimum_at_kl, over_prompts
-    from kilter.demo.optima import population_optimum
-    from tunnel import drawn_from, train
+    from kilter.demo.optima import nats_per_reward, penalty_of, population_optimum
+    from tunnel import train
 
     def progress(step: int, loss: float) -> None:
         if step % 100 == 0:
@@ -135,7 +136,6 @@ def measured(seen: Tunnel, mixture: Mixture, args: argparse.Namespace, seed: int
         mixture,
         steps=args.steps,
         answers=args.answers,
-        off_grammar=args.off_grammar,
         learning_rate=args.learning_rate,
         seed=seed,
         on_step=progress,
@@ -161,15 +161,18 @@ def measured(seen: Tunnel, mixture: Mixture, args: argparse.Namespace, seed: int
     }
     only = mixture.terms[0] if len(mixture.terms) == 1 else None
     find = None if only is None else population_optimum(only.name, only.options)
-    if find is not None:
-        drawn = [drawn_from(log_p_S, args.off_grammar) for log_p_S in seen.log_start]
-        optimum = [find(*parts) for parts in zip(seen.log_start, rewards, drawn, strict=True)]
+    if only is not None and find is not None:
+        optimum = [find(log_p, reward, np.exp(log_p)) for log_p, reward in zip(seen.log_start, rewards, strict=True)]
         run |= {
             "optimum_reward": mean(expected_reward, optimum, rewards),
             "optimum_kl": mean(answer_kl, optimum, seen.log_start),
             "kl_from_optimum": mean(answer_kl, optimum, end),
             "kl_to_optimum": mean(answer_kl, end, optimum),
         }
+        penalty = penalty_of(only.name, only.options)
+        if penalty is not None:
+            sensitivity = partial(nats_per_reward, beta=only.options["beta"], f=penalty)
+            run["nats_per_reward"] = mean(sensitivity, optimum, seen.log_start)
     return run
 
 
@@ -211,6 +214,7 @@ COLUMNS: dict[str, Callable[[Run], float | None]] = {
     "gain, of the most at that KL": lambda run: gain(run, "reward") / gain(run, "reward_at_kl"),
     "optimum's reward": lambda run: run.get("optimum_reward"),
     "optimum's KL": lambda run: run.get("optimum_kl"),
+    "nats a unit of reward": lambda run: run.get("nats_per_reward"),
     "KL(optimum, policy)": lambda run: run.get("kl_from_optimum"),
     "KL(policy, optimum)": lambda run: run.get("kl_to_optimum"),
     "gain off the optimum's": gain_missed,

@@ -40,6 +40,7 @@ Ints: TypeAlias = NDArray[np.int64]
 
 SHAPE = "layers=3,hidden=64,heads=4,kv_heads=4,mlp=192,vocabulary=1024,length=64"
 LONGEST = 24  # tokens of an answer that is drawn; those of a sentence are at most 15
+MEMORY = 0.98  # AdamW's second beta: squares of the first gradients, ten times as large as the last, are soon forgotten
 MISMATCHED = 16  # answers to another prompt that each prompt is given, for objectives that ask for such
 
 
@@ -165,16 +166,13 @@ def answers_off_grammar(
     return [[ids if ids[-1] == eos else next(finished) for ids in texts] for texts in begun]
 
 
-def drawn_batch(tunnel: Tunnel, rng: np.random.Generator, answers: int, off_grammar: float, mismatched: bool) -> Batch:
-    """Answers to every prompt, drawn from the start model anew, each two of which the judge compares once.
-
-    Of the answers a share is `off_grammar`, whatever the start model's own.
-    """
+def drawn_batch(tunnel: Tunnel, rng: np.random.Generator, answers: int, mismatched: bool) -> Batch:
+    """So many answers to every prompt, drawn from the start model anew, each two of which the judge compares once."""
     sequences: list[TokenSequence] = []
     won, lost, preference = [], [], []
     for question, log_p_S in zip(tunnel.questions, tunnel.log_start, strict=True):
         first = len(sequences)
-        outcome_A = rng.choice(len(log_p_S), answers, p=drawn_from(log_p_S, off_grammar))
+        outcome_A = rng.choice(len(log_p_S), answers, p=np.exp(log_p_S))
         sequences += [
             question.sentences[s]
             if s < len(question.sentences)
@@ -217,12 +215,6 @@ def drawn_batch(tunnel: Tunnel, rng: np.random.Generator, answers: int, off_gram
     )
 
 
-def drawn_from(log_p_S: Floats, off_grammar: float) -> Floats:
-    """The distribution that answers are drawn from: the start model's, with another share of off-grammar ones."""
-    p_S = np.exp(log_p_S)
-    return np.append(p_S[:-1] / p_S[:-1].sum() * (1 - off_grammar), off_grammar)
-
-
 def prepared(sequences: Sequence[TokenSequence]) -> PreparedMicroBatch:
     """All in one tree, as one unit."""
     tree = PreparedTree(TokenTree.build(sequences))
@@ -242,7 +234,6 @@ def train(
     *,
     steps: int,
     answers: int,
-    off_grammar: float,
     learning_rate: float,
     seed: int,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
@@ -251,10 +242,12 @@ def train(
     begin, policy = time.perf_counter(), copy_of(tunnel.start)
     policy.requires_grad_(True)
     updater = Updater(policy, learning_rate=learning_rate, weight_decay=0.0, max_grad_norm=10.0)
+    for group in updater.optimizer.param_groups:
+        group["betas"] = 0.9, MEMORY
     rng, state, pairs = np.random.default_rng([seed, 2]), None, 0
     reference = tunnel.start if mixture.needs_reference else None
     for step in range(steps):
-        batch = drawn_batch(tunnel, rng, answers, off_grammar, "mismatched" in mixture.needs)
+        batch = drawn_batch(tunnel, rng, answers, "mismatched" in mixture.needs)
         scores = accumulate_gradient(policy, reference, batch, mixture, state)
         state, pairs = scores.state, pairs + len(batch.chosen)
         updater.step(rate_at(step, steps, schedule="cosine", warmup=0.05), step)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kilter.demo.optima import penalty_of, population_optimum
+from kilter.demo.frontier import f_tilt
+from kilter.demo.optima import nats_per_reward, penalty_of, population_optimum
 from kilter.divergence import Probs, f_divergence
 from kilter.objectives import OBJECTIVES, PairScores, Scores, parse
 
@@ -96,6 +97,26 @@ def test_what_is_drawn_for_comparison_matters_to_ipo_alone():
         optimum = population_optimum(term.name, term.options)
         moved = np.abs(optimum(log_reference, reward, drawn) - optimum(log_reference, reward, drawn[::-1])).max()
         assert (moved > 1e-3) == (term.name == "ipo"), text
+
+
+def test_a_mistake_of_one_unit_of_reward_is_one_over_beta_nats_under_the_kl_penalty():
+    log_reference, reward, _ = a_prompt()
+    f = penalty_of("dpo", {})
+    assert nats_per_reward(f_tilt(log_reference, reward, 0.4, f), log_reference, 0.4, f) == pytest.approx(2.5, rel=1e-6)
+
+
+def test_a_mistake_about_a_reward_moves_its_answer_by_as_many_nats_as_are_told():
+    """A mistake small enough, about an answer so rare that the others' probabilities make no difference."""
+    log_reference = np.log([1e-9, 0.4, 0.6 - 1e-9])
+    reward = np.array([0.3, 0.1, -0.2])
+    for text in ("fdpo_forward_kl(beta=0.7)", "fdpo_js(beta=0.7)", "fdpo_alpha(beta=0.7)"):
+        term = term_of(text)
+        f, beta = penalty_of(term.name, term.options), term.options["beta"]
+        right = f_tilt(log_reference, reward, beta, f)
+        wrong = f_tilt(log_reference, reward + np.array([1e-5, 0, 0]), beta, f)
+        certain = np.where(np.arange(3) == 0, 0.0, -np.inf)
+        told = nats_per_reward(certain, certain - (right - log_reference)[0], beta, f)
+        assert told == pytest.approx((wrong - right)[0] / 1e-5, rel=1e-3), text
 
 
 def test_objectives_without_a_closed_form_have_none():

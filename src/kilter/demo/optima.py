@@ -63,6 +63,18 @@ def penalty_of(objective: str, options: Mapping[str, float]) -> FDivergence | No
     return None
 
 
+def nats_per_reward(log_p_S: Floats, log_reference_S: Floats, beta: float, f: FDivergence) -> float:
+    """How far an answer's log-prob moves at the optimum where its reward is mistaken by 1: 1 / (beta t f''(t)).
+
+    Root mean square over the optimum, `log_p_S`. It is 1 / beta for KL. Where f' has a limit, and t comes near it, a
+    small mistake about the reward is a large one about the optimum.
+    """
+    possible_S = log_p_S > -np.inf
+    log_ratio_S, step = log_p_S[possible_S] - log_reference_S[possible_S], 1e-4
+    slope_S = (f.derivative_at(log_ratio_S + step) - f.derivative_at(log_ratio_S - step)) / (2 * step)
+    return float(np.sqrt(np.exp(log_p_S[possible_S]) @ (beta * slope_S) ** -2.0))
+
+
 def by_preference(log_reference_S: Floats, reward_S: Floats, drawn_S: Floats, beta: float) -> Floats:
     """IPO's: the reference tilted by the chance to be preferred to what is drawn (Azar et al. 2023, arXiv 2310.12036,
     eq. 7)."""
