@@ -6,15 +6,23 @@ from kilter.demo.frontier import (
     Optimum,
     answer_kl,
     expected_reward,
+    f_tilt,
     optimum_at_kl,
     over_prompts,
     tilt,
     with_off_grammar,
 )
+from kilter.demo.world import restaurant
+from kilter.divergence import F_DIVERGENCES, FDivergence, Probs, f_divergence, f_divergence_named
 from kilter.errors import ConfigError, ModelError
 
 COIN = np.log([0.5, 0.5])
 ONE_OR_NOTHING = np.array([1.0, 0.0])
+PENALTIES = {
+    **{name: f_divergence_named(name) for name in F_DIVERGENCES if name != "alpha"},
+    **{f"alpha of order {order:g}": f_divergence_named("alpha", order=order) for order in (-1, 0.5, 3)},
+    "js of weight 0.1": f_divergence_named("js", weight=0.1),
+}
 
 
 def two_prompts(seed=0):
@@ -101,6 +109,113 @@ def test_no_perturbation_of_the_tilt_has_a_better_penalised_reward(beta):
             shortfall = penalised(optimum) - penalised(other)
             assert shortfall == pytest.approx(beta * answer_kl(other, optimum), rel=1e-6, abs=1e-12)
             assert shortfall > 0
+
+
+@pytest.mark.parametrize("beta", [0.0, 1e-4, 0.05, 0.3, 2.0, 1e6, np.inf])
+def test_the_tilt_of_the_kl_penalty_is_the_tilt(beta):
+    forward_kl = f_divergence_named("forward_kl")
+    for reference, reward in zip(*two_prompts()[:2], strict=True):
+        reference, reward = np.append(reference, -np.inf), np.append(reward, 50.0)
+        np.testing.assert_allclose(
+            f_tilt(reference, reward, beta, forward_kl), tilt(reference, reward, beta), rtol=1e-12, atol=1e-12
+        )
+
+
+def test_the_tilt_of_the_kl_penalty_is_the_tilt_for_every_sentence_of_the_world():
+    world = restaurant()
+    log_p = np.log(world.probability(2))
+    found = f_tilt(log_p, world.reward(2), 0.5, f_divergence_named("forward_kl"))
+    np.testing.assert_allclose(found, tilt(log_p, world.reward(2), 0.5), rtol=1e-12)
+
+
+def test_a_fair_coin_whose_odds_of_three_to_one_are_worth_the_slopes_they_cost():
+    """At p = (3/4, 1/4), t = (3/2, 1/2): the reward must be beta times the difference of f'(t)."""
+    worth = {
+        "reverse_kl": -1 / 1.5 + 1 / 0.5,
+        "chi2": 2 * 1.5 - 2 * 0.5,
+        "js": 0.5 * (np.log(1.5 / 1.25) - np.log(0.5 / 0.75)),
+        "squared_hellinger": 0.5 * (0.5**-0.5 - 1.5**-0.5),
+    }
+    for name, reward in worth.items():
+        found = f_tilt(COIN, 0.7 * reward * ONE_OR_NOTHING, 0.7, PENALTIES[name])
+        np.testing.assert_allclose(np.exp(found), [0.75, 0.25], rtol=1e-12, err_msg=name)
+
+
+def test_a_penalty_that_leaves_an_answer_cheap_to_give_up_gives_it_up():
+    """chi2 on a fair coin: p = 1/2 + reward / (8 beta) until that is 1; total variation: all at once, from beta on."""
+    for reward, heads in ((2.0, 0.75), (4.0, 1.0), (40.0, 1.0)):
+        found = f_tilt(COIN, reward * ONE_OR_NOTHING, 1.0, PENALTIES["chi2"])
+        np.testing.assert_allclose(np.exp(found), [heads, 1 - heads], atol=1e-12)
+    for reward, heads in ((0.9, 0.5), (1.1, 1.0)):
+        found = f_tilt(COIN, reward * ONE_OR_NOTHING, 1.0, PENALTIES["total_variation"])
+        np.testing.assert_allclose(np.exp(found), [heads, 1 - heads], atol=1e-12)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("beta", [0.1, 0.5, 3.0])
+def test_no_distribution_that_scipy_finds_pays_its_penalty_better(penalty, beta):
+    f = PENALTIES[penalty]
+    rng = np.random.default_rng(3)
+    reference, reward = rng.dirichlet(np.ones(5)), rng.normal(size=5)
+
+    def penalised(p):
+        p = np.maximum(p, 1e-14) / np.maximum(p, 1e-14).sum()
+        return float(p @ reward - beta * f_divergence(Probs(p), Probs(reference), f))
+
+    optimum = np.exp(f_tilt(np.log(reference), reward, beta, f))
+    assert optimum.sum() == pytest.approx(1, abs=1e-12)
+    found = minimize(
+        lambda p: -penalised(p),
+        0.9 * reference + 0.02,
+        bounds=[(0, 1)] * 5,
+        constraints={"type": "eq", "fun": lambda p: p.sum() - 1},
+        method="SLSQP",
+        options={"ftol": 1e-13, "maxiter": 1000},
+    )
+    best = found.x
+    assert penalised(best) <= penalised(optimum) + 1e-12
+    if penalty != "total_variation":  # where its corners are, a smooth search ends short of the optimum
+        assert penalised(best) == pytest.approx(penalised(optimum), abs=1e-6)
+    for size in (1e-3, 0.1, 1.0):
+        for _ in range(100):
+            other = optimum * np.exp(size * rng.normal(size=5)) + size * 1e-2 * rng.random(5)
+            assert penalised(other) <= penalised(optimum) + 1e-12
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_penalised_answers_of_one_reward_keep_their_odds_and_better_ones_gain(penalty):
+    world = restaurant()
+    log_p, reward = np.log(world.probability(0)), world.reward(0)
+    found = f_tilt(log_p, reward, 0.5, PENALTIES[penalty])
+    by_reward = [(found - log_p)[reward == value] for value in np.unique(reward)]
+    for ratios in by_reward:
+        np.testing.assert_allclose(ratios, ratios[0], atol=1e-9)
+    assert (np.diff([ratios[0] for ratios in by_reward if ratios[0] > -np.inf]) >= 0).all()
+    assert np.exp(found).sum() == pytest.approx(1, abs=1e-12)
+    assert expected_reward(found, reward) > expected_reward(log_p, reward)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_penalised_ends_are_the_best_answers_and_the_reference(penalty):
+    reference = np.append(np.log([0.1, 0.3, 0.6]), -np.inf)
+    reward = np.array([2.0, 2.0, 1.0, 50.0])
+    f = PENALTIES[penalty]
+    np.testing.assert_allclose(np.exp(f_tilt(reference, reward, np.inf, f)), [0.1, 0.3, 0.6, 0], atol=1e-12)
+    np.testing.assert_allclose(np.exp(f_tilt(reference, reward, 0.0, f)), [0.25, 0.75, 0, 0], atol=1e-12)
+
+
+def test_a_penalty_of_ones_own_is_paid_as_the_one_of_the_table():
+    own = FDivergence.of(lambda t: (t - 1) ** 2, at_zero=1, slope_at_infinity=np.inf, derivative=lambda t: 2 * (t - 1))
+    reference, reward = (arrays[1] for arrays in two_prompts()[:2])
+    np.testing.assert_array_equal(
+        f_tilt(reference, reward, 0.3, own), f_tilt(reference, reward, 0.3, PENALTIES["chi2"])
+    )
+
+
+@pytest.mark.parametrize("beta", [-0.1, float("nan")])
+def test_an_impossible_beta_of_a_penalty_is_refused(beta):
+    with pytest.raises(ConfigError, match="beta"):
+        f_tilt(COIN, ONE_OR_NOTHING, beta, PENALTIES["js"])
 
 
 def test_no_model_that_scipy_finds_has_more_reward_at_the_same_average_kl():

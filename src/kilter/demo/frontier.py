@@ -9,6 +9,13 @@ reference than pi* has no more reward. With several prompts it is their average 
 Lagrange multiplier, hence one beta for all prompts.
 
 Here beta runs from 0 (all mass on the best of what the reference can say) to inf (the reference itself).
+
+With any other f-divergence D_f(p, q) = E_q[f(p / q)] for the KL (Wang et al. 2023, arXiv 2309.16240, theorem 1), the
+conditions of Karush, Kuhn and Tucker are, t being pi* / pi_ref and lambda the same number for all answers of a prompt,
+
+    beta f'(t) = r - lambda where t > 0,    beta f'(0) >= r - lambda where t = 0
+
+and KL is the case f'(t) = log t.
 """
 
 # S what may be answered to one prompt: its sentences and, last, everything off the grammar as one outcome
@@ -21,11 +28,13 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kilter.divergence import FDivergence
 from kilter.errors import ConfigError, ModelError
 
 Floats: TypeAlias = NDArray[np.float64]
 
 EXCESS = 1e-3  # how far above 1 float32 scores of all sentences may sum
+LEAST_LOG_RATIO = -1e9  # what has lost more than this, in nats, has no probability
 
 
 class Optimum(NamedTuple):
@@ -52,14 +61,68 @@ def tilt(log_reference_S: Floats, reward_S: Floats, beta: float) -> Floats:
 
     Raises ConfigError unless 0 <= beta <= inf.
     """
+    return normalised(log_reference_S + _shortfall_in_nats(log_reference_S, reward_S, beta))
+
+
+def f_tilt(log_reference_S: Floats, reward_S: Floats, beta: float, f: FDivergence) -> Floats:
+    """The log-probs of the p with the most E_p[reward] - beta E_ref[f(p / ref)]: shapes (S,), beta in units of reward.
+
+    Of those p that the reference can say; where f(t) stays finite at t = 0, some of it may have no probability left.
+    The best answer's t lies between 1 (no other may exceed it, and their mean is 1) and 1 / its probability, where
+    their sum is searched for 1; each other t follows from f'(t) = f'(best t) + (r - best r) / beta.
+    Raises ConfigError unless 0 <= beta <= inf.
+    """
+    possible_S = log_reference_S > -np.inf
+    gain_S = _shortfall_in_nats(log_reference_S, reward_S, beta)[possible_S]
+    gain_R, row_S = np.unique(gain_S, return_inverse=True)  # answers of the same reward share their t
+    log_mass_R = np.array([np.logaddexp.reduce(log_reference_S[possible_S][row_S == r]) for r in range(len(gain_R))])
+
+    def log_ratios(best: float) -> Floats:
+        return _log_ratio_where(f, f.derivative_at(np.float64(best)) + gain_R, best)
+
+    def sums_below_one(best: float) -> bool:
+        return bool(np.logaddexp.reduce(log_mass_R + log_ratios(best)) < 0)
+
+    lower, upper = 0.0, max(-float(log_mass_R[-1]), 0.0)
+    while lower < (middle := (lower + upper) / 2) < upper:
+        lower, upper = (middle, upper) if sums_below_one(middle) else (lower, middle)
+    log_p_S = np.full_like(log_reference_S, -np.inf)
+    log_p_S[possible_S] = log_reference_S[possible_S] + log_ratios(upper)[row_S]
+    return normalised(log_p_S)
+
+
+def normalised(log_weight_S: Floats) -> Floats:
+    """Log-probs proportional to weights."""
+    log_p_S: Floats = log_weight_S - np.logaddexp.reduce(log_weight_S)
+    return log_p_S
+
+
+def _shortfall_in_nats(log_reference_S: Floats, reward_S: Floats, beta: float) -> Floats:
+    """By how much each reward falls short of the best that the reference can say, over beta: <= 0 where it can."""
     if not beta >= 0:
         raise ConfigError(f"beta is {beta}; it must be zero, positive or inf")
     shortfall_S = reward_S - reward_S[log_reference_S > -np.inf].max()
     with np.errstate(divide="ignore", over="ignore"):  # a shortfall over beta = 0 is -inf, and means it
-        gain_S = np.divide(shortfall_S, beta, out=np.zeros_like(shortfall_S), where=shortfall_S < 0)
-    log_weight_S = log_reference_S + gain_S
-    log_p_S: Floats = log_weight_S - np.logaddexp.reduce(log_weight_S)
-    return log_p_S
+        gain_S: Floats = np.divide(shortfall_S, beta, out=np.zeros_like(shortfall_S), where=shortfall_S < 0)
+    return gain_S
+
+
+def _log_ratio_where(f: FDivergence, slope_R: Floats, most: float) -> Floats:
+    """The log t <= most at which f'(t) is each slope, to the last digit; -inf where it is greater at every t."""
+
+    def is_below(log_ratio_R: Floats) -> NDArray[np.bool_]:
+        with np.errstate(over="ignore"):  # a slope of -inf is one
+            below_R: NDArray[np.bool_] = f.derivative_at(log_ratio_R) <= slope_R
+        return below_R
+
+    lower_R, upper_R = np.full_like(slope_R, LEAST_LOG_RATIO), np.full_like(slope_R, most)
+    somewhere_R = is_below(lower_R)
+    while True:
+        middle_R = (lower_R + upper_R) / 2
+        if not ((lower_R < middle_R) & (middle_R < upper_R)).any():
+            return np.where(somewhere_R, upper_R, -np.inf)
+        below_R = is_below(middle_R)
+        lower_R, upper_R = np.where(below_R, middle_R, lower_R), np.where(below_R, upper_R, middle_R)
 
 
 def expected_reward(log_p_S: Floats, reward_S: Floats) -> float:
