@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from kilter.data.records import Demonstration, Origin
-from kilter.demo.frontier import with_off_grammar
+from kilter.demo.frontier import tilt, with_off_grammar
 from kilter.demo.wind_tunnel import text_rows, write_rows
 from kilter.demo.world import World
 from kilter.model.loading import copy_of, load_scorer, load_tokenizer
@@ -40,8 +40,16 @@ Ints: TypeAlias = NDArray[np.int64]
 
 SHAPE = "layers=3,hidden=64,heads=4,kv_heads=4,mlp=192,vocabulary=1024,length=64"
 LONGEST = 24  # tokens of an answer that is drawn; those of a sentence are at most 15
-MEMORY = 0.98  # AdamW's second beta: squares of the first gradients, ten times as large as the last, are soon forgotten
 MISMATCHED = 16  # answers to another prompt that each prompt is given, for objectives that ask for such
+
+# What is drawn to be compared: what an optimum says often has to be seen, and so has what it hardly ever says.
+TILTED_BY = 0.5
+OFF_GRAMMAR = 0.02
+
+# Gradients of f-DPO have heavy tails (an answer that has lost much counts exponentially), and those of the first steps
+# are ten times as large as the last, so AdamW is to forget their squares soon.
+CLIP = 0.1
+MEMORY = 0.98
 
 
 class Question(NamedTuple):
@@ -167,12 +175,12 @@ def answers_off_grammar(
 
 
 def drawn_batch(tunnel: Tunnel, rng: np.random.Generator, answers: int, mismatched: bool) -> Batch:
-    """So many answers to every prompt, drawn from the start model anew, each two of which the judge compares once."""
+    """So many answers to every prompt, drawn anew, each two of which the judge compares once."""
     sequences: list[TokenSequence] = []
     won, lost, preference = [], [], []
     for question, log_p_S in zip(tunnel.questions, tunnel.log_start, strict=True):
         first = len(sequences)
-        outcome_A = rng.choice(len(log_p_S), answers, p=np.exp(log_p_S))
+        outcome_A = rng.choice(len(log_p_S), answers, p=drawn_from(log_p_S, question.reward_S))
         sequences += [
             question.sentences[s]
             if s < len(question.sentences)
@@ -215,6 +223,13 @@ def drawn_batch(tunnel: Tunnel, rng: np.random.Generator, answers: int, mismatch
     )
 
 
+def drawn_from(log_start_S: Floats, reward_S: Floats) -> Floats:
+    """The distribution that answers to compare are drawn from, (S,): half of them from the start model, half from its
+    tilt, as from a model that is aligned already; and a share off the grammar, whatever these say."""
+    p_S = (np.exp(log_start_S) + np.exp(tilt(log_start_S, reward_S, TILTED_BY)))[:-1]
+    return np.append(p_S / p_S.sum() * (1 - OFF_GRAMMAR), OFF_GRAMMAR)
+
+
 def prepared(sequences: Sequence[TokenSequence]) -> PreparedMicroBatch:
     """All in one tree, as one unit."""
     tree = PreparedTree(TokenTree.build(sequences))
@@ -241,7 +256,7 @@ def train(
     """An objective's result from the start model, by kilter's own steps: AdamW, a warm-up, and a cosine down to 0."""
     begin, policy = time.perf_counter(), copy_of(tunnel.start)
     policy.requires_grad_(True)
-    updater = Updater(policy, learning_rate=learning_rate, weight_decay=0.0, max_grad_norm=10.0)
+    updater = Updater(policy, learning_rate=learning_rate, weight_decay=0.0, max_grad_norm=CLIP)
     for group in updater.optimizer.param_groups:
         group["betas"] = 0.9, MEMORY
     rng, state, pairs = np.random.default_rng([seed, 2]), None, 0
