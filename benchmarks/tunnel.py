@@ -43,13 +43,17 @@ LONGEST = 24  # tokens of an answer that is drawn; those of a sentence are at mo
 MISMATCHED = 16  # answers to another prompt that each prompt is given, for objectives that ask for such
 
 # What is drawn to be compared: what an optimum says often has to be seen, and so has what it hardly ever says.
-TILTED_BY = 0.5
-OFF_GRAMMAR = 0.02
+TILTED_BY = 0.35
+OFF_GRAMMAR = 0.12
+VERDICTS = 16  # of the judge on each two answers
 
-# Gradients of f-DPO have heavy tails (an answer that has lost much counts exponentially), and those of the first steps
-# are ten times as large as the last, so AdamW is to forget their squares soon.
-CLIP = 0.1
-MEMORY = 0.98
+# Off the grammar there are endless texts, and an objective whose f' has a limit hardly corrects one that has become
+# likely before it was ever drawn. So every so many steps half of those to draw from are the policy's own.
+OWN_TEXTS = 200
+OWN_TEXTS_EVERY = 100
+
+CLIP = 1.0
+MEMORY = 0.99  # of squared gradients: those of the first steps are ten times as large as the last
 
 
 class Question(NamedTuple):
@@ -66,6 +70,7 @@ class Tunnel:
     """The questions, how often each is asked, and the start model: log-probs of all outcomes for each question."""
 
     start: Scorer
+    eos_token_id: int
     questions: list[Question]
     share: Floats
     every_sentence: PreparedTree
@@ -74,6 +79,13 @@ class Tunnel:
     def enumerate(self, model: Scorer) -> list[Floats]:
         """Log-probs of all outcomes under a model, (S,) for each question."""
         return outcomes(model, self.every_sentence, len(self.questions))
+
+    def texts_off_grammar(self, model: Scorer, count: int, seed: int) -> list[list[TokenSequence]]:
+        """So many answers to each prompt that are no sentences, as a model says them."""
+        prompts = len(self.questions)
+        texts = answers_off_grammar(model, self.every_sentence, prompts, count, self.eos_token_id, seed)
+        firsts = [question.sentences[0].first for question in self.questions]
+        return [[TokenSequence(ids, first) for ids in of_one] for of_one, first in zip(texts, firsts, strict=True)]
 
 
 def start_model(world: World, directory: Path, sentences: int, seed: int) -> Path:
@@ -119,7 +131,14 @@ def tunnel(world: World, start: Path, seed: int, off_grammar: int) -> Tunnel:
         )
         for i in range(prompts)
     ]
-    return Tunnel(scorer.frozen(), questions, world.prompt_probability, tree, outcomes(scorer, tree, prompts))
+    return Tunnel(
+        scorer.frozen(),
+        tokenizer.eos_token_id,
+        questions,
+        world.prompt_probability,
+        tree,
+        outcomes(scorer, tree, prompts),
+    )
 
 
 @torch.no_grad()
@@ -174,22 +193,22 @@ def answers_off_grammar(
     return [[ids if ids[-1] == eos else next(finished) for ids in texts] for texts in begun]
 
 
-def drawn_batch(tunnel: Tunnel, rng: np.random.Generator, answers: int, mismatched: bool) -> Batch:
-    """So many answers to every prompt, drawn anew, each two of which the judge compares once."""
+def drawn_batch(
+    tunnel: Tunnel, own_texts: list[list[TokenSequence]], rng: np.random.Generator, answers: int, mismatched: bool
+) -> Batch:
+    """So many answers to every prompt, drawn anew, each two of which the judge compares so many times."""
     sequences: list[TokenSequence] = []
     won, lost, preference = [], [], []
-    for question, log_p_S in zip(tunnel.questions, tunnel.log_start, strict=True):
-        first = len(sequences)
+    for question, own, log_p_S in zip(tunnel.questions, own_texts, tunnel.log_start, strict=True):
+        first, off_grammar = len(sequences), (question.off_grammar, own)
         outcome_A = rng.choice(len(log_p_S), answers, p=drawn_from(log_p_S, question.reward_S))
         sequences += [
-            question.sentences[s]
-            if s < len(question.sentences)
-            else question.off_grammar[rng.integers(len(question.off_grammar))]
+            question.sentences[s] if s < len(question.sentences) else one_of(off_grammar[rng.integers(2)], rng)
             for s in outcome_A
         ]
         a, b = np.triu_indices(answers, 1)
         unlike = outcome_A[a] != outcome_A[b]
-        a, b = a[unlike], b[unlike]
+        a, b = np.repeat(a[unlike], VERDICTS), np.repeat(b[unlike], VERDICTS)
         reward_A = question.reward_S[outcome_A]
         chance_P = 1 / (1 + np.exp(reward_A[b] - reward_A[a]))
         a_wins = rng.random(len(a)) < chance_P
@@ -221,6 +240,10 @@ def drawn_batch(tunnel: Tunnel, rng: np.random.Generator, answers: int, mismatch
         nodes=len(trained.tree),
         preference_P=torch.from_numpy(np.concatenate(preference)).float(),
     )
+
+
+def one_of(texts: list[TokenSequence], rng: np.random.Generator) -> TokenSequence:
+    return texts[rng.integers(len(texts))]
 
 
 def drawn_from(log_start_S: Floats, reward_S: Floats) -> Floats:
@@ -262,7 +285,9 @@ def train(
     rng, state, pairs = np.random.default_rng([seed, 2]), None, 0
     reference = tunnel.start if mixture.needs_reference else None
     for step in range(steps):
-        batch = drawn_batch(tunnel, rng, answers, "mismatched" in mixture.needs)
+        if step % OWN_TEXTS_EVERY == 0:
+            own_texts = tunnel.texts_off_grammar(policy, OWN_TEXTS, seed * steps + step)
+        batch = drawn_batch(tunnel, own_texts, rng, answers, "mismatched" in mixture.needs)
         scores = accumulate_gradient(policy, reference, batch, mixture, state)
         state, pairs = scores.state, pairs + len(batch.chosen)
         updater.step(rate_at(step, steps, schedule="cosine", warmup=0.05), step)
