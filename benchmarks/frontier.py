@@ -24,7 +24,6 @@ import argparse
 import json
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from tunnel import Floats, Tunnel
 
 Run: TypeAlias = dict[str, Any]
-DRAWING = Path(__file__).parents[1] / "docs" / "concepts"  # where pictures are drawn likewise
 
 # The f' of f-DPO has a limit: the nearer an optimum comes to it, the farther it is from where steps get to. These betas
 # keep well away (column "nats a unit of reward").
@@ -121,7 +119,7 @@ def fly(args: argparse.Namespace) -> list[Run]:
 
 def measured(seen: Tunnel, mixture: Mixture, args: argparse.Namespace, seed: int) -> Run:
     """One objective's run from the start model, enumerated: rewards, and KL in nats."""
-    from kilter.demo.frontier import answer_kl, expected_reward, optimum_at_kl, over_prompts
+    from kilter.demo.frontier import answer_kl, expected_reward, frontier, optimum_at_kl, over_prompts
     from kilter.demo.optima import nats_per_reward, penalty_of, population_optimum
     from tunnel import drawn_from, train
 
@@ -155,7 +153,7 @@ def measured(seen: Tunnel, mixture: Mixture, args: argparse.Namespace, seed: int
         "reward_at_kl": optimum_at_kl(seen.log_start, rewards, seen.share, kl).expected_reward,
         "off_grammar_start": mean(off_the_grammar, seen.log_start),
         "off_grammar_end": mean(off_the_grammar, end),
-        "frontier": frontier(seen),
+        "frontier": frontier(seen.log_start, rewards, seen.share),
     }
     only = mixture.terms[0] if len(mixture.terms) == 1 else None
     find = None if only is None else population_optimum(only.name, only.options)
@@ -177,21 +175,6 @@ def measured(seen: Tunnel, mixture: Mixture, args: argparse.Namespace, seed: int
 
 def off_the_grammar(log_p_S: Floats) -> float:
     return math.exp(log_p_S[-1])
-
-
-def frontier(seen: Tunnel) -> list[tuple[float, float]]:
-    """KL from the start model, and the most reward there is at it."""
-    import numpy as np
-
-    from kilter.demo.frontier import answer_kl, expected_reward, over_prompts, tilt
-
-    points = []
-    for beta in np.geomspace(0.12, 20, 60):
-        optima = [tilt(log_p, q.reward_S, beta) for log_p, q in zip(seen.log_start, seen.questions, strict=True)]
-        kl = [answer_kl(p, q) for p, q in zip(optima, seen.log_start, strict=True)]
-        reward = [expected_reward(p, q.reward_S) for p, q in zip(optima, seen.questions, strict=True)]
-        points.append((over_prompts(kl, seen.share), over_prompts(reward, seen.share)))
-    return points
 
 
 def gain(run: Run, name: str) -> float:
@@ -286,13 +269,9 @@ def cell(values: Sequence[float | None], *, percent: bool) -> str:
     return f"{statistics.mean(there):.3f} ± {spread:.3f}"
 
 
-COLOURS = ("#2563a8", "#c2571a", "#2f8f4e", "#8b3fa8", "#b8860b", "#c0266b", "#0f8b8d", "#6b6b6b", "#7a4a1e", "#4f46c8")
-
-
 def drawing(runs: Sequence[Run]) -> str:
     """Reward over KL from the start model: the most there is, every run, and the objectives' own optima as rings."""
-    sys.path.append(str(DRAWING))
-    from draw_divergence import Panel, picture, words
+    from kilter.measure.svg import COLOURS, Panel, picture, words
 
     if not runs:
         return picture(400, 60, "No run has finished", [])
@@ -311,8 +290,7 @@ def drawing(runs: Sequence[Run]) -> str:
         for run in (run for run in runs if run["objective"].split("(")[0] == name):
             parts.append(panel.dot(run["kl"], run["reward"], colour))
             if "optimum_reward" in run:
-                across, down = panel.at(run["optimum_kl"], run["optimum_reward"])
-                parts.append(f'<circle cx="{across:.1f}" cy="{down:.1f}" r="8" fill="none" stroke="{colour}"/>')
+                parts.append(panel.ring(run["optimum_kl"], run["optimum_reward"], colour))
         parts.append(f'<circle cx="590" cy="{50 + 22 * row}" r="4" fill="{colour}"/>')
         parts.append(words(602, 55 + 22 * row, name, f'style="fill: {colour}"'))
     below = 55 + 22 * (len(names) + 1)

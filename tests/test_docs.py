@@ -280,7 +280,7 @@ def test_estimates_are_printed_as_the_page_has_them(tmp_path: Path) -> None:
 
 
 # Packages with examples in docstrings.
-SHOWING = ("divergence", "objectives", "tokens", "data", "measure", "demo")
+SHOWING = ("divergence", "objectives", "tokens", "data", "measure", "train", "demo")
 
 
 def test_docstring_examples_are_true() -> None:

@@ -3,81 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kilter.measure.svg import COLOURS, FAINT, Panel, Point, picture, words
+
 HERE = Path(__file__).parent
-P_COLOUR, Q_COLOUR, INK, FAINT = "#2563a8", "#c2571a", "#222222", "#9a9a9a"
+P_COLOUR, Q_COLOUR = COLOURS[:2]
 
-Point = tuple[float, float]
 Curve = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A part of a picture with axes of its own: its place in pixels, and what lies at its edges."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-    x: tuple[float, float]
-    y: tuple[float, float]
-
-    def at(self, x: float, y: float) -> Point:
-        """The pixel of a point."""
-        across = (x - self.x[0]) / (self.x[1] - self.x[0])
-        up = (y - self.y[0]) / (self.y[1] - self.y[0])
-        return self.left + across * self.width, self.top + (1 - up) * self.height
-
-    def box(self, x: tuple[float, float], top: float, style: str) -> str:
-        """A rectangle that stands on the axis."""
-        (x0, y0), (x1, y1) = self.at(x[0], top), self.at(x[1], self.y[0])
-        return f'<rect x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}" {style}/>'
-
-    def line(self, points: Iterable[Point], style: str) -> str:
-        """A line through points."""
-        drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in (self.at(*point) for point in points))
-        return f'<polyline points="{drawn}" fill="none" {style}/>'
-
-    def dot(self, x: float, y: float, colour: str) -> str:
-        across, down = self.at(x, y)
-        return f'<circle cx="{across:.1f}" cy="{down:.1f}" r="4" fill="{colour}"/>'
-
-    def words(self, x: float, y: float, text: str, style: str = "", *, up: float = 0, right: float = 0) -> str:
-        """Text at a point, moved by pixels."""
-        across, down = self.at(x, y)
-        return words(across + right, down - up, text, style)
-
-    def axes(self, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> str:
-        """Both axes, with numbers at the ticks."""
-        drawn = [self.line([(self.x[0], self.y[1]), (self.x[0], self.y[0]), (self.x[1], self.y[0])], f'stroke="{INK}"')]
-        for tick in x_ticks:
-            drawn.append(self.words(tick, self.y[0], f"{tick:g}", 'class="small" text-anchor="middle"', up=-17))
-        for tick in y_ticks:
-            drawn.append(self.words(self.x[0], tick, f"{tick:g}", 'class="small" text-anchor="end"', up=-4, right=-7))
-            drawn.append(self.line([(self.x[0], tick), (self.x[1], tick)], f'stroke="{INK}" stroke-opacity="0.1"'))
-        return "\n".join(drawn)
-
-
-def words(x: float, y: float, text: str, style: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{text}</text>'
-
-
-def picture(width: int, height: int, title: str, parts: Iterable[str]) -> str:
-    """A whole file; its ground is white, also on a dark page."""
-    return f"""\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">
-<title>{title}</title>
-<style>text {{ font: 14px sans-serif; fill: {INK} }} .small {{ font-size: 12px }} .head {{ font-weight: bold }}</style>
-<rect width="{width}" height="{height}" rx="6" fill="#ffffff"/>
-{chr(10).join(parts)}
-</svg>
-"""
 
 
 # The code of a message: widths are how often a letter comes, heights how long its code is.

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from kilter.tokens.tree import TokenTree
     from kilter.train.align import align
     from kilter.train.config import AlignConfig, SftConfig
+    from kilter.train.grid import SweepConfig
     from kilter.train.sft import sft
+    from kilter.train.sweep import sweep
 
     __version__: str
 
@@ -47,6 +49,7 @@ __all__ = [
     "ScoreConfig",
     "Scorer",
     "SftConfig",
+    "SweepConfig",
     "TokenSequence",
     "TokenTree",
     "TransformersSampler",
@@ -67,6 +70,7 @@ __all__ = [
     "read_records",
     "score",
     "sft",
+    "sweep",
 ]
 
 _MODULE_OF = {
@@ -82,6 +86,7 @@ _MODULE_OF = {
     "ScoreConfig": "kilter.measure.config",
     "Scorer": "kilter.model.scorer",
     "SftConfig": "kilter.train.config",
+    "SweepConfig": "kilter.train.grid",
     "TokenSequence": "kilter.tokens.sequence",
     "TokenTree": "kilter.tokens.tree",
     "TransformersSampler": "kilter.model.sampler",
@@ -99,6 +104,7 @@ _MODULE_OF = {
     "read_records": "kilter.data.reading",
     "score": "kilter.measure.score",
     "sft": "kilter.train.sft",
+    "sweep": "kilter.train.sweep",
 }
 _PACKAGES = ("divergence", "objectives")
 

@@ -13,6 +13,7 @@ from kilter.demo.config import DemoConfig
 from kilter.errors import ConfigError
 from kilter.measure.config import CheckConfig, CompareConfig, GenerateConfig, ScoreConfig
 from kilter.train.config import AlignConfig, SftConfig
+from kilter.train.grid import SweepConfig
 
 PrintConfig = Annotated[
     bool, Parameter(negative="", help="Print the settings as a file that --config reads, and do nothing else.")
@@ -30,6 +31,26 @@ def align(*, config: Annotated[AlignConfig, Parameter(name="*")], print_config: 
     from kilter.train.align import align
 
     align(config)
+
+
+def sweep(*, config: Annotated[SweepConfig, Parameter(name="*")], print_config: PrintConfig = False) -> None:
+    """Align again and again, over a grid of settings, and show what each run has in reward for its KL."""
+    if print_config:
+        print(config.toml, end="")
+        return
+    from kilter.train.machine import settle
+
+    _not_by_many("sweep")
+    settle()
+    from kilter.train.sweep import sweep
+
+    judge = None
+    if config.world is not None:
+        from kilter.demo.sweep import RestaurantJudge
+
+        judge = RestaurantJudge(config.model)
+    if not sweep(config, judge=judge).complete:
+        sys.exit(1)
 
 
 def sft(*, config: Annotated[SftConfig, Parameter(name="*")], print_config: PrintConfig = False) -> None:
@@ -122,9 +143,16 @@ def demo(*, config: Annotated[DemoConfig | None, Parameter(name="*")] = None) ->
 
     _not_by_many("demo")
     settle()
+    config = config or DemoConfig()
+    if config.sweep:
+        from kilter.demo.sweep import demo_sweep
+
+        if not demo_sweep(config).complete:
+            sys.exit(1)
+        return
     from kilter.demo.wind_tunnel import demo
 
-    demo(config or DemoConfig())
+    demo(config)
 
 
 def _not_by_many(command: str) -> None:

@@ -36,7 +36,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "Machine": ("device", "precision", "weights", "node_budget", "activation_checkpointing", "shard"),
     "Comparison": ("also", "worst"),
     "Answers": ("samples", "show", "max_new_tokens", "temperature", "top_p", "top_k"),
-    "World": ("sentences", "sft_epochs", "pairs", "align_epochs", "held_out"),
+    "World": ("world", "sentences", "sft_epochs", "pairs", "align_epochs", "held_out", "sweep"),
 }  # fmt: skip
 OTHER = "Other"
 # What a flag takes, where its type would not say it.

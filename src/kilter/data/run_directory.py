@@ -64,7 +64,7 @@ class RunDirectory:
         run.check_free(overwrite=overwrite)
         with run_error(run.path):
             if run.path.is_dir():
-                _delete_run(run.path)
+                delete_run(run.path)
             make_directory(run.path)
         return run
 
@@ -101,11 +101,11 @@ class RunDirectory:
 
     def write_config(self, text: str) -> None:
         """Write config.toml: there whole, or not at all."""
-        _write_whole(self.path / CONFIG, text)
+        write_whole(self.path / CONFIG, text)
 
     def write_manifest(self, manifest: Mapping[str, object]) -> None:
         """Write manifest.json: there whole, or not at all. Numbers must be finite."""
-        _write_whole(self.path / MANIFEST, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
+        write_whole(self.path / MANIFEST, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
 
     def append_metrics(self, row: Mapping[str, object]) -> None:
         """Add one line to metrics.jsonl; when this returns, any process can read it.
@@ -238,7 +238,8 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
         )
 
 
-def _delete_run(path: Path) -> None:
+def delete_run(path: Path) -> None:
+    """Delete what a run left in its directory; nothing in it is looked at."""
     for entry in path.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -249,7 +250,8 @@ def _delete_run(path: Path) -> None:
     (path / MANIFEST).unlink(missing_ok=True)
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of text: there whole, or not at all."""
     with staged_file(path) as staging:
         staging.write_bytes(_encoded(text, path))
 

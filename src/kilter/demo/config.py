@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# The grid of `kilter demo --sweep`, and the answers that measure each run's KL beside the exact one.
+SWEEP: dict[str, Any] = {"objective": "dpo,ipo", "beta": "0.2,0.5,1,2", "sample_eval": 256, "sample_tokens": 24}
 
 
 class DemoConfig(BaseModel):
@@ -22,3 +25,12 @@ class DemoConfig(BaseModel):
     held_out: int = Field(2000, ge=2, description="Labelled pairs kept for evaluation.")
     beta: float = Field(0.5, gt=0, description="Strength of the tie to the reference.")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products.")
+    sweep: bool = Field(
+        False, description="Align with several betas and objectives, and hold all of them against the exact frontier."
+    )
+
+    @model_validator(mode="after")
+    def _one_beta_or_a_sweep(self) -> Self:
+        if self.sweep and "beta" in self.model_fields_set:
+            raise ValueError(f"a sweep has betas of its own ({SWEEP['beta']}); leave beta or sweep out")
+        return self

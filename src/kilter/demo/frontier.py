@@ -34,6 +34,7 @@ from kilter.errors import ConfigError, ModelError
 Floats: TypeAlias = NDArray[np.float64]
 
 EXCESS = 1e-3  # how far above 1 float32 scores of all sentences may sum
+FRONTIER = np.geomspace(0.12, 20, 60)  # betas at which a curve of optima is drawn
 LEAST_LOG_RATIO = -1e9  # what has lost more than this, in nats, has no probability
 
 
@@ -171,6 +172,18 @@ def optimum_at_kl(
 
     beta = _where_falling(kl_at, kl)
     return Optimum(beta, over_prompts(list(map(expected_reward, optima(beta), rewards)), prompt_probability))
+
+
+def frontier(
+    log_references: Sequence[Floats], rewards: Sequence[Floats], prompt_probability: Floats
+) -> list[tuple[float, float]]:
+    """KL from the reference and the most reward there is at it, both averaged over prompts, for betas of FRONTIER."""
+    points = []
+    for beta in FRONTIER:
+        optima = [tilt(log_q_S, reward_S, beta) for log_q_S, reward_S in zip(log_references, rewards, strict=True)]
+        kl = over_prompts(list(map(answer_kl, optima, log_references)), prompt_probability)
+        points.append((kl, over_prompts(list(map(expected_reward, optima, rewards)), prompt_probability)))
+    return points
 
 
 def _where_falling(function: Callable[[float], float], level: float) -> float:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,11 +65,42 @@ class Flight:
         return (self.reward_after - self.reward_before) / (self.reward_optimum - self.reward_before)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What there is before alignment: a small model, pairs of its own answers that a noisy judge labelled, and the
+    accuracy that the held-out ones allow."""
+
+    start: Path
+    pairs: Path
+    held_out: Path
+    ceiling: float
+
+
 def demo(config: DemoConfig, console: Console | None = None) -> Flight:
     """Draw data from the world, train, align, enumerate, compare; prints a table and a few sentences."""
     console = console or Console()
-    world = restaurant()
-    out = config.out
+    world, ready = restaurant(), prepare(config, console)
+    console.rule("3. alignment", align="left")
+    aligned = align(
+        AlignConfig(out=config.out / "align", overwrite=True, beta=config.beta, **settings(config, ready)), console
+    )
+    console.rule("4. the result against the exact optimum", align="left")
+    before, after = (
+        enumerate_answers(load_scorer(str(model)), world, ready.start) for model in (ready.start, aligned.model)
+    )
+    assert isinstance(aligned.after, ScoredPairs)
+    flight = measure(world, before, after, aligned.after.accuracy, ready.ceiling)
+    console.print(as_table(flight))
+    show_sentences(console, world, before, after, config.seed)
+    console.print(
+        f"everything is in {config.out}: text, pairs, both runs with their metrics and models", soft_wrap=True
+    )
+    return flight
+
+
+def prepare(config: DemoConfig, console: Console) -> Prepared:
+    """Draw data from the world and train the small model that alignment begins with."""
+    world, out = restaurant(), config.out
     text, train, held_out = out / "text.jsonl", out / "pairs.jsonl", out / "held-out.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     write_rows(text_rows(world.sample_text(config.sentences, config.seed)), text)
@@ -92,38 +124,28 @@ def demo(config: DemoConfig, console: Console | None = None) -> Flight:
     labelled = world.label(sample_answers(start, world, config.pairs + config.held_out, config.seed), config.seed)
     write_rows(pair_rows(labelled[: -config.held_out]), train)
     write_rows(pair_rows(labelled[-config.held_out :]), held_out)
-    console.rule("3. alignment", align="left")
-    aligned = align(
-        AlignConfig(
-            model=str(start),
-            data=train,
-            eval_data=held_out,
-            out=out / "align",
-            overwrite=True,
-            skip_bad=True,  # an untaught byte may be drawn, such as NUL
-            beta=config.beta,
-            batch_size=64,
-            epochs=config.align_epochs,
-            learning_rate=3e-4,
-            schedule="cosine",
-            seed=config.seed,
-            precision=config.precision,
-        ),
-        console,
-    )
-    console.rule("4. the result against the exact optimum", align="left")
-    before, after = (enumerate_answers(load_scorer(str(model)), world, start) for model in (start, aligned.model))
-    assert isinstance(aligned.after, ScoredPairs)
-    flight = measure(world, before, after, aligned.after.accuracy, world.ceiling(labelled[-config.held_out :]))
-    console.print(as_table(flight))
-    show_sentences(console, world, before, after, config.seed)
-    console.print(f"everything is in {out}: text, pairs, both runs with their metrics and models", soft_wrap=True)
-    return flight
+    return Prepared(start, train, held_out, world.ceiling(labelled[-config.held_out :]))
+
+
+def settings(config: DemoConfig, ready: Prepared) -> dict[str, Any]:
+    """Of every alignment of the demo."""
+    return {
+        "model": str(ready.start),
+        "data": ready.pairs,
+        "eval_data": ready.held_out,
+        "skip_bad": True,  # an untaught byte may be drawn, such as NUL
+        "batch_size": 64,
+        "epochs": config.align_epochs,
+        "learning_rate": 3e-4,
+        "schedule": "cosine",
+        "seed": config.seed,
+        "precision": config.precision,
+    }
 
 
 def measure(world: World, before: list[Floats], after: list[Floats], accuracy: Interval, ceiling: float) -> Flight:
     """Exact rewards and KL of both models (log-probs of sentences, per prompt), and the optimum at the same KL."""
-    rewards = [np.append(world.reward(i), world.off_grammar_reward) for i in range(len(world.prompts))]
+    rewards = rewards_of(world)
     start, end = [[with_off_grammar(log_p) for log_p in model] for model in (before, after)]
     kl = over_prompts([answer_kl(p, q) for p, q in zip(end, start, strict=True)], world.prompt_probability)
     optimum = optimum_at_kl(start, rewards, world.prompt_probability, kl)
@@ -148,6 +170,11 @@ def measure(world: World, before: list[Floats], after: list[Floats], accuracy: I
         accuracy_high=accuracy.high,
         ceiling=ceiling,
     )
+
+
+def rewards_of(world: World) -> list[Floats]:
+    """Of everything that may be answered to each prompt, off the grammar last."""
+    return [np.append(world.reward(i), world.off_grammar_reward) for i in range(len(world.prompts))]
 
 
 @torch.no_grad()

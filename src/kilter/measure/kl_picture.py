@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilter.measure.kl_input import Listed, Named
+from kilter.measure.svg import round_step
 
 if TYPE_CHECKING:
     from kilter.divergence.families import Family
@@ -67,7 +68,7 @@ def places_of(p: Family, q: Family) -> list[float]:
     """Round places, evenly spaced, over all that is worth a look of either."""
     ends = [_bulk(family) for family in (p, q)]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-    step = _step(high - low, whole=p.discrete)
+    step = round_step(high - low, MOST_PLACES - 1, least=1.0 if p.discrete else 1e-300)
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 15) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -84,13 +85,6 @@ def log_density(family: Family, places: Sequence[float] | NDArray[np.float64]) -
     with np.errstate(all="ignore"):
         found: NDArray[np.float64] = family.log_density(np.asarray(places, dtype=np.float64))
     return np.where(np.isnan(found), -np.inf, found)
-
-
-def _step(length: float, *, whole: bool) -> float:
-    """The smallest step of 1, 2 or 5, times a power of ten, that makes at most MOST_PLACES rows."""
-    wanted = max(length / (MOST_PLACES - 1), 1.0 if whole else 1e-300)
-    power = 10.0 ** math.floor(math.log10(wanted))
-    return next(power * part for part in (1, 2, 5, 10) if power * part >= wanted * (1 - 1e-9))
 
 
 def _bulk(family: Family) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from kilter.data.reading import Dataset, read_rows
+from kilter.data.reading import Dataset
 from kilter.data.records import Labelled, Pair, Ranking
 from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError
@@ -27,6 +27,7 @@ from kilter.train.loop import Task, fit
 from kilter.train.moving_reference import MovingReference
 from kilter.train.resume import open_run
 from kilter.train.setup import Rows, begin_run, read_examples, seed_everything, with_node_limit
+from kilter.train.shared import Shared
 from kilter.train.weights import Weights, load_policy, load_reference, start_fingerprint
 
 UNITS = (
@@ -43,23 +44,21 @@ class Aligned:
     after: Scored | None
 
 
-def align(config: AlignConfig, console: Console | None = None) -> Aligned:
+def align(config: AlignConfig, console: Console | None = None, shared: Shared | None = None) -> Aligned:
     """Align a model with preferences; returns where the result is and what the held-out examples say of it.
 
     Raises a KilterError (of data, configuration, model or run) for whatever the user can mend, and when asked to stop.
     """
     with open_workers(device=config.device, shard=config.shard, batch_size=config.batch_size) as workers:
-        return _align(config, workers, workers.console(console or Console(stderr=True)))
+        return _align(config, workers, workers.console(console or Console(stderr=True)), shared or Shared())
 
 
-def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
-    mixture = _mixture(config)
+def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shared) -> Aligned:
+    mixture = mixture_of(config)
     run, checkpoint = open_run(config, "align", console, workers)
     seed_everything(config.seed)
 
-    rows = read_examples(config, _reader(mixture), console)
-    _check_margins(mixture, rows)
-    _tell_of(rows, mixture, console)
+    rows = rows_of(config, mixture, console, shared)
     policy = load_policy(config.model, config, checkpoint)
     tokenizer = load_tokenizer(config.model)
     reference = load_reference(policy, config, checkpoint) if mixture.needs_reference else None
@@ -107,7 +106,7 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
     weights = Weights(policy, tokenizer, config.model, workers)
     keeper = Keeper(run, config, "align", weights, reference=fingerprint, moving=moving, begin=checkpoint)
     with run:
-        done = fit(task, config, keeper, console, learning_rate=config.learning_rate)
+        done = fit(task, config, keeper, console, shared, learning_rate=config.learning_rate)
         step = keeper.take_best(done, console)
         account = held_out.account(step) if examples.held_out else None
         keeper.finish(_card(run, config, mixture, account))
@@ -115,7 +114,7 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
     return Aligned(run.model, *((None, None) if account is None else (account.before, account.after)))
 
 
-def _mixture(config: AlignConfig) -> Mixture:
+def mixture_of(config: AlignConfig) -> Mixture:
     """What the run minimises; raises ConfigError where that does not go with the other settings."""
     mixture = parse(
         config.objective,
@@ -152,13 +151,21 @@ def _moving(config: AlignConfig, policy: Scorer, reference: Scorer | None, *, ke
     return MovingReference(copy_of(reference) if kept else reference, policy, config.moving, config.seed)
 
 
-def _reader(mixture: Mixture) -> Callable[..., Dataset[Any]]:
+def rows_of(config: AlignConfig, mixture: Mixture, console: Console, shared: Shared) -> Rows[Any]:
+    """The rows of a run, read; tells what they are, and raises ConfigError where the objective does not take them."""
+    rows = read_examples(config, _reader(mixture, shared), console)
+    _check_margins(mixture, rows)
+    _tell_of(rows, mixture, console)
+    return rows
+
+
+def _reader(mixture: Mixture, shared: Shared) -> Callable[..., Dataset[Any]]:
     """Reads pairs, or rankings where the objective takes those, or labelled answers where that is what files have;
     raises ConfigError where the objective does not take what they have."""
     compared: type[Any] = Ranking if mixture.takes == "rankings" else Pair
 
     def read(sources: Any, **settings: Any) -> Dataset[Any]:
-        data: Dataset[Any] = read_rows(sources, compared, Labelled, **settings)
+        data: Dataset[Any] = shared.read(sources, compared, Labelled, **settings)
         if mixture.takes != "labelled" and isinstance(data.rows[0], Labelled):
             files = ", ".join(f"{file.name} ({file.format})" for file in data.files)
             others = " or ".join(other for other, row in OBJECTIVES.items() if row.takes == "labelled")

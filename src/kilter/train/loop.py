@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from kilter.train.faults import check_scores, named, without_finite_gradient
 from kilter.train.memory import told_of_memory
 from kilter.train.moving_reference import MovingReference
 from kilter.train.optimizer import Updater, rate_at
-from kilter.train.progress import progress
+from kilter.train.shared import Shared
 from kilter.train.step import StepScores, accumulate_gradient, mean_losses
 from kilter.train.stops import Stop, StopAsked, stop_on_signals
 
@@ -48,7 +48,15 @@ class Task:
     workers: Workers = ALONE
 
 
-def fit(task: Task, config: RunConfig, keeper: Keeper, console: Console, *, learning_rate: float) -> Progress:
+def fit(
+    task: Task,
+    config: RunConfig,
+    keeper: Keeper,
+    console: Console,
+    shared: Shared | None = None,
+    *,
+    learning_rate: float,
+) -> Progress:
     """Train the policy in place from where the run stands, writing one metrics row a step; returns where it ended.
 
     Raises StoppedError, with the run saved, when asked to stop; NonFiniteError, with nothing updated, where a score,
@@ -68,9 +76,10 @@ def fit(task: Task, config: RunConfig, keeper: Keeper, console: Console, *, lear
     done = keeper.restore(updater)
     stream = shuffled_stream(task.examples, config.seed, done.step * config.batch_size)
     positions = batches_of(stream, config.batch_size, steps - done.step)
+    shared = shared or Shared()
     with (
-        stop_on_signals(console, task.workers) as stop,
-        progress(console, "training", steps, done.step) as report,
+        nullcontext(shared.stop) if shared.stop is not None else stop_on_signals(console, task.workers) as stop,
+        shared.progress(console, "training", steps, done.step) as report,
         closing(made_ahead(positions, task.make_batch)) as batches,
     ):
         try:

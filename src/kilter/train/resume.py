@@ -50,14 +50,15 @@ def open_run(
         )
     if run.finished:
         raise RunError(f"{run.path} is finished, and its result is in {run.model}; to train on, give that as --model")
-    _check_settings(config, run)
+    check_settings(config, run)
     checkpoint = Checkpoints(run.checkpoints).newest(lambda text: console.print(f"warning: {text}", soft_wrap=True))
     where = "from its beginning: it has no checkpoint" if checkpoint is None else f"after step {checkpoint.step}"
     console.print(f"going on with {run.path} {where}", highlight=False, soft_wrap=True)
     return run, checkpoint
 
 
-def _check_settings(config: RunConfig, run: RunDirectory) -> None:
+def check_settings(config: RunConfig, run: RunDirectory) -> None:
+    """Raise ConfigError, naming what it is, where a setting that matters is not what a run began with."""
     path = run.path / CONFIG
     begun = type(config).model_validate(read_settings(path, type(config).model_fields))
     changes = [
