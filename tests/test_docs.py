@@ -30,12 +30,13 @@ ESTIMATING = DOCS / "concepts" / "estimating-divergences.md"
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 QUICKSTART, QUICKSTART_ZH = DOCS / "quickstart.md", DOCS / "zh" / "quickstart.md"
 DIVERGENCE = DOCS / "concepts" / "divergence.md"
-YOUR_DATA, YOUR_MODEL, TRAINING, COMPARING, WHICH_LOSS, FAQ, API = (
+YOUR_DATA, YOUR_MODEL, TRAINING, SWEEPS, COMPARING, WHICH_LOSS, FAQ, API = (
     DOCS / name
     for name in (
         "guides/your-data.md",
         "guides/your-model.md",
         "guides/training.md",
+        "guides/sweeps.md",
         "guides/comparing-models.md",
         "guides/which-loss.md",
         "faq.md",
@@ -60,6 +61,7 @@ SMALLER = {
     },
     README_ZH: DOWNLOADED,
     YOUR_MODEL: DOWNLOADED,
+    SWEEPS: {"--max-steps 40": "--max-steps 2", "--sample-eval 50": "--sample-eval 2 --sample-tokens 8"},
     QUICKSTART: MINUTES,
     QUICKSTART_ZH: MINUTES,
 }
@@ -219,6 +221,17 @@ def test_the_guide_to_training_runs_as_it_is_printed(directory: Path) -> None:
     (resumed,) = (i for i, step in enumerate(steps) if "--resume" in step)
     stopped = "import shutil; shutil.rmtree('runs/dpo/model')"  # as if it had been stopped before its end
     run_all([*steps[:resumed], ["python", stopped], *steps[resumed:]], here)
+
+
+def test_the_guide_to_sweeps_runs_as_it_is_printed(directory: Path) -> None:
+    here = place(directory, "sweeps")
+    *_, printed = run_all(steps_of(SWEEPS, here), here)
+    assert [line.rsplit(" ", 2)[0] for line in printed.splitlines()] == [
+        f"{objective}, beta {beta}" for objective in ("dpo", "ipo") for beta in ("0.03", "0.1", "0.3", "1")
+    ]
+    sweep = here / "runs" / "sweep"
+    for name in re.findall(r"^\| `([\w.=]+)[`/]", SWEEPS.read_text(encoding="utf-8"), flags=re.MULTILINE):
+        assert (sweep / name).exists(), name
 
 
 def test_the_guide_to_losses_prints_what_stands_in_it(tmp_path: Path) -> None:

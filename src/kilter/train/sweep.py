@@ -91,7 +91,7 @@ def _check_objectives(runs: Sequence[Combination]) -> None:
 def _opened(config: SweepConfig, runs: Sequence[Combination], directory: SweepDirectory) -> dict[str, Record]:
     """What is known of each run, in a directory that is now there; raises ConfigError where runs that lie in it were
     begun with other settings."""
-    records: dict[str, Record] = {}
+    known: dict[str, Record] = {}
     if config.given("resume") is not None and directory.exists:
         begun = directory.read()
         if begun["varies"] != config.varies:
@@ -99,14 +99,14 @@ def _opened(config: SweepConfig, runs: Sequence[Combination], directory: SweepDi
                 f"{directory.path} varies {', '.join(begun['varies'])}, and now {', '.join(config.varies)} would vary; "
                 "give several values to each of those and to no other, or begin another sweep with another --out"
             )
-        records = begun["runs"]
+        known = begun["runs"]
         for run in runs:
             if directory.run(run.name).exists:
                 check_settings(run.config, directory.run(run.name))
     else:
         directory.create(overwrite=bool(config.given("overwrite")))
-    for run in runs:
-        records.setdefault(run.name, {"varied": run.varied, "state": "waiting", "seconds": 0.0})
+    begin = {"state": "waiting", "seconds": 0.0}
+    records: dict[str, Record] = {run.name: {"varied": run.varied} | known.get(run.name, begin) for run in runs}
     for name, record in records.items():
         if directory.run(name).finished:
             record["state"] = "finished"
