@@ -171,6 +171,12 @@ def tiny_model() -> Callable[..., PreTrainedModel]:
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is kept of references lies with the other files of the tests."""
+    os.environ["KILTER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pairs whose chosen answer is always the happy one."""

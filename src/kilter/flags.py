@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # A setting's subject is the same in every command that has it.
 SUBJECTS: dict[str, tuple[str, ...]] = {
-    "Model": ("model", "from_scratch", "reference", "against", "strict"),
+    "Model": ("model", "from_scratch", "reference", "against", "cache", "cache_dir", "strict"),
     "Data": ("data", "prompts", "columns", "format", "skip_bad", "last", "scored", "outcomes"),
     "Run and output": (
         "out", "overwrite", "token_report", "explain", "as_json", "resume", "config", "print_config", "seed",

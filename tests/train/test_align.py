@@ -323,9 +323,9 @@ def test_a_reference_that_scores_otherwise_stops_the_run_at_its_first_step(
             next(other.parameters()).mul_(1.5)
         return other
 
-    monkeypatch.setattr("kilter.train.weights.copy_of", drifted)
+    monkeypatch.setattr("kilter.train.reference.copy_of", drifted)
     with pytest.raises(Exception, match="before the first update"):
-        run("dpo", start, pairs_file, tmp_path / "run", console)
+        run("dpo", start, pairs_file, tmp_path / "run", console, cache_dir=tmp_path / "cache")
     assert not (tmp_path / "run" / "model").exists()
 
 

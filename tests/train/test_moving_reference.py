@@ -19,7 +19,7 @@ from kilter.model.loading import copy_of, load_scorer, load_tokenizer
 from kilter.objectives import OBJECTIVES, PairScores
 from kilter.tokens.encoding import Encoder
 from kilter.train import align as align_module
-from kilter.train import weights as weights_module
+from kilter.train import reference as reference_module
 from kilter.train.config import AlignConfig, Moving
 from kilter.train.moving_reference import MovingReference
 from train.runs import assert_same_run, run
@@ -126,7 +126,7 @@ def test_a_third_copy_is_kept_only_where_something_is_held_out(
         made.append(scorer)
         return copy_of(scorer)
 
-    for module in (align_module, weights_module):
+    for module in (align_module, reference_module):
         monkeypatch.setattr(module, "copy_of", counted)
     run("dpo", start, pairs_file, tmp_path / "run", reference_every=2, holdout=holdout)
     assert len(made) == copies

@@ -18,7 +18,7 @@ from kilter.model.row_functions import (
     REFERENCE_LOG_PROB,
     RowFunction,
 )
-from kilter.model.scorer import Scorer
+from kilter.model.scorer import Reference, Scorer
 from kilter.model.workers import ALONE, Workers
 from kilter.tokens.packing import deal, pack_dealt
 from kilter.tokens.sequence import TokenSequence
@@ -89,7 +89,7 @@ def score_answers(
     policy: Scorer,
     units: Sequence[Sequence[TokenSequence]],
     *,
-    reference: Scorer | None = None,
+    reference: Reference | None = None,
     exact_kl: bool = False,
     node_budget: int = 2048,
     on_progress: Callable[[Ints], None] = lambda places: None,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kilter.measure.answers import AnswerScores, Floats, score_answers
 from kilter.measure.statistics import Interval, auc
-from kilter.model.scorer import Scorer
+from kilter.model.scorer import Reference, Scorer
 from kilter.model.workers import ALONE, Workers
 from kilter.tokens.encoding import EncodedLabelled
 
@@ -60,7 +60,7 @@ def score_labelled(
     policy: Scorer,
     labelled: Sequence[EncodedLabelled],
     *,
-    reference: Scorer | None = None,
+    reference: Reference | None = None,
     exact_kl: bool = False,
     node_budget: int = 2048,
     on_progress: Callable[[int], None] = lambda answers: None,

@@ -10,7 +10,7 @@ import numpy as np
 
 from kilter.measure.answers import AnswerScores, Floats, score_answers
 from kilter.measure.statistics import Interval, wilson
-from kilter.model.scorer import Scorer
+from kilter.model.scorer import Reference, Scorer
 from kilter.model.workers import ALONE, Workers
 from kilter.tokens.encoding import EncodedPair
 
@@ -57,7 +57,7 @@ def score_pairs(
     policy: Scorer,
     pairs: Sequence[EncodedPair],
     *,
-    reference: Scorer | None = None,
+    reference: Reference | None = None,
     exact_kl: bool = False,
     node_budget: int = 2048,
     on_progress: Callable[[int], None] = lambda pairs: None,

@@ -15,7 +15,7 @@ from kilter.measure import pairs
 from kilter.measure.answers import AnswerScores, Floats, score_answers
 from kilter.measure.pairs import ScoredPairs
 from kilter.measure.statistics import Interval, wilson
-from kilter.model.scorer import Scorer
+from kilter.model.scorer import Reference, Scorer
 from kilter.model.workers import ALONE, Workers
 from kilter.tokens.encoding import EncodedRanking
 from kilter.tokens.tree import Ints
@@ -102,7 +102,7 @@ def score_rankings(
     policy: Scorer,
     rankings: Sequence[EncodedRanking],
     *,
-    reference: Scorer | None = None,
+    reference: Reference | None = None,
     exact_kl: bool = False,
     node_budget: int = 2048,
     on_progress: Callable[[int], None] = lambda answers: None,

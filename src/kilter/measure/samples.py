@@ -26,7 +26,7 @@ from kilter.model.sampler import (
     disagreement,
     stop_tokens,
 )
-from kilter.model.scorer import Scorer
+from kilter.model.scorer import Reference, Scorer
 from kilter.model.token_values import Floats, token_values
 from kilter.tokens.sequence import Ids
 
@@ -56,7 +56,7 @@ class ScoredSample:
 
 
 def score_samples(
-    policy: Scorer, samples: Sequence[Sample], reference: Scorer | None = None, *, node_budget: int = 2048
+    policy: Scorer, samples: Sequence[Sample], reference: Reference | None = None, *, node_budget: int = 2048
 ) -> list[ScoredSample]:
     """Samples with their tokens' log-probs by the Scorer and, with a reference, the exact KL to it."""
     functions = [LOG_PROB] if reference is None else [LOG_PROB, REFERENCE_LOG_PROB, KL_POLICY_REFERENCE]
@@ -159,7 +159,7 @@ class SampleEvaluation:
 
 def sample_evaluation(
     policy: Scorer,
-    reference: Scorer | None,
+    reference: Reference | None,
     prompts: Sequence[Ids],
     settings: SamplingSettings,
     *,

@@ -265,6 +265,13 @@ def reference_of(policy: Scorer) -> Scorer:
     return _AdapterReference(policy, REFERENCE if REFERENCE in policy.model.peft_config else None)
 
 
+def base_of(policy: Scorer) -> Scorer:
+    """The model that an adapted policy's adapter sits on, by the same path and with the same weights in memory."""
+    if not has_adapter(policy.model):
+        raise ModelError("the model has no adapter to be switched off; its reference is a frozen copy of it")
+    return _AdapterReference(policy, None)
+
+
 class _AdapterReference(Scorer):
     """The policy's model with another adapter in force, or none, for as long as a call lasts; never differentiable.
 
@@ -280,8 +287,17 @@ class _AdapterReference(Scorer):
         return self
 
     def state(self) -> dict[str, Tensor]:
-        """The base model's weights and those of the adapter in force, not those that are trained."""
-        return {name: tensor for name, tensor in super().state().items() if POLICY not in name.split(".")}
+        """The base model's weights and those of the adapter in force, not those that are trained, by the names that
+        they have where nothing is trained on them."""
+        state = {name: tensor for name, tensor in super().state().items() if POLICY not in name.split(".")}
+        if self.adapter is None:
+            return {name.replace(".base_layer.", "."): tensor for name, tensor in state.items()}
+        renamed = {self.adapter: POLICY}
+        return {".".join(renamed.get(part, part) for part in name.split(".")): state[name] for name in state}
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        return settings | {"adapters": {} if self.adapter is None else {POLICY: settings["adapters"][self.adapter]}}
 
     @property
     def head(self) -> LogitsHead:

@@ -125,7 +125,11 @@ def load_scorer(
 
 def check_same_vocabulary(policy: Scorer, reference: Scorer) -> None:
     """Raises ConfigError where two models' token ids cannot mean the same."""
-    ours, theirs = policy.head.vocabulary, reference.head.vocabulary
+    check_vocabularies(policy.head.vocabulary, reference.head.vocabulary)
+
+
+def check_vocabularies(ours: int, theirs: int) -> None:
+    """The same, of the sizes of a model's vocabulary and of its reference's."""
     if ours != theirs:
         raise ConfigError(
             f"the model has a vocabulary of {ours:,} and the reference of {theirs:,}; "

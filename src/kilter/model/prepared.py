@@ -39,7 +39,10 @@ class PreparedTree:
         self.depth_T = self._tensor(tree.depth_T)
         self.row_N = self._tensor(parents)
         self.target_row_M = self._tensor(target_row[by_row])
-        self.target_id_M = self._tensor(tree.ids_T[scored[by_row]])
+        # The nodes of rows and targets, and each edge's target, for whoever looks at them off the device.
+        self.row_node_N, self.target_node_M = parents, scored[by_row]
+        self.target_row_of_M, self.target_of_E = target_row[by_row], rank[edge_target]
+        self.target_id_M = self._tensor(tree.ids_T[self.target_node_M])
         self.edge_target_E = self._tensor(rank[edge_target])
         self.edge_completion_E = self._tensor(np.repeat(np.arange(tree.completions), counts))
         self.edge_weight_E = torch.from_numpy(tree.edge_weight_E).to(self.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,28 @@ from kilter.model.head import SHAPE_MULTIPLE, Beside, LogitsHead, chunk_rows, he
 from kilter.model.prepared import PreparedTree
 from kilter.model.row_functions import LOG_PROB, RowFunction, Targets
 from kilter.tokens.tree import Ints
+
+# What an adapter's scores depend on besides its weights, as peft calls it.
+ADAPTER_SCALES = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")
+
+
+class Reference(Protocol):
+    """What a policy is held against: a Scorer, or what is kept of one's scores (model/reference_scores.py)."""
+
+    def __call__(
+        self, tree: PreparedTree, functions: Sequence[RowFunction] = ..., *, reference: Reference | None = ...
+    ) -> tuple[Tensor, ...]:
+        """Row functions of the logits, as `Scorer.forward` gives them."""
+        ...
+
+    def beside(self, tree: PreparedTree) -> Beside:
+        """The whole distributions, to stand beside the policy's."""
+        ...
+
+    @property
+    def scorer(self) -> Scorer:
+        """The model itself, for what is asked once and not kept."""
+        ...
 
 
 class Scorer(nn.Module):
@@ -53,9 +76,24 @@ class Scorer(nn.Module):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def scorer(self) -> Scorer:
+        """Itself: see `Reference`."""
+        return self
+
     def state(self) -> dict[str, Tensor]:
         """The weights that its scores come from, by name."""
         return dict(self.model.state_dict())
+
+    def settings(self) -> dict[str, Any]:
+        """What else they come from: the model's configuration, its adapters', the path, the type of products."""
+        adapters: dict[str, Any] = getattr(self.model, "peft_config", {})
+        return {
+            "config": self.model.config.to_dict(),
+            "adapters": {n: {key: getattr(a, key) for key in ADAPTER_SCALES} for n, a in adapters.items()},
+            "path": self.path,
+            "products": str(self.autocast),
+        }
 
     @property
     def node_multiple(self) -> int:
@@ -172,7 +210,7 @@ class Scorer(nn.Module):
         tree: PreparedTree,
         functions: Sequence[RowFunction] = (LOG_PROB,),
         *,
-        reference: Scorer | None = None,
+        reference: Reference | None = None,
         embeddings_TD: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Row functions of the logits, (M,) per scored node or (N,) per row, in nats.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kilter.model.prepared import PreparedTree
 from kilter.model.row_functions import LOG_PROB, RowFunction
-from kilter.model.scorer import Scorer
+from kilter.model.scorer import Reference, Scorer
 from kilter.tokens.packing import pack
 from kilter.tokens.sequence import TokenSequence
 
@@ -23,7 +23,7 @@ def token_values(
     sequences: Sequence[TokenSequence],
     functions: Sequence[RowFunction] = (LOG_PROB,),
     *,
-    reference: Scorer | None = None,
+    reference: Reference | None = None,
     node_budget: int = 2048,
 ) -> list[tuple[Floats, ...]]:
     """Each sequence's values of the functions, an array for each with a value for each scored token, in nats.

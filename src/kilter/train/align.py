@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,24 @@ from kilter.data.reading import Dataset
 from kilter.data.records import Labelled, Pair, Ranking
 from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError
-from kilter.model.fingerprint import model_fingerprint
 from kilter.model.loading import copy_of, load_tokenizer
+from kilter.model.reference_scores import Counts, ReferenceScores
 from kilter.model.scorer import Scorer
 from kilter.model.workers import Workers, open_workers
 from kilter.objectives import OBJECTIVES, Mixture, parse
 from kilter.train.card import model_card
 from kilter.train.checkpoint import Keeper
-from kilter.train.config import AlignConfig
+from kilter.train.config import NONE, AlignConfig
 from kilter.train.examples import encode
 from kilter.train.held_out import Account, HeldOut, Scored
 from kilter.train.loop import Task, fit
 from kilter.train.moving_reference import MovingReference
+from kilter.train.reference import RunReference, open_reference
 from kilter.train.resume import open_run
 from kilter.train.setup import Rows, begin_run, read_examples, seed_everything, with_node_limit
 from kilter.train.shared import Shared
-from kilter.train.weights import Weights, load_policy, load_reference, start_fingerprint
+from kilter.train.step import OF_BOTH
+from kilter.train.weights import Weights, load_policy, start_fingerprint
 
 UNITS = (
     "Log-ratios are to the reference that the run began with; KL is exact, over the whole vocabulary; both are in nats."
@@ -37,11 +39,13 @@ UNITS = (
 
 @dataclass(frozen=True)
 class Aligned:
-    """Where the result lies, and the held-out examples scored before and after (None where nothing was held out)."""
+    """Where the result lies; the held-out examples scored before and after (None where nothing was held out); and what
+    was found and computed of the reference's scores (None where they are not kept)."""
 
     model: Path
     before: Scored | None
     after: Scored | None
+    reference_scores: Counts | None
 
 
 def align(config: AlignConfig, console: Console | None = None, shared: Shared | None = None) -> Aligned:
@@ -61,31 +65,37 @@ def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shar
     rows = rows_of(config, mixture, console, shared)
     policy = load_policy(config.model, config, checkpoint)
     tokenizer = load_tokenizer(config.model)
-    reference = load_reference(policy, config, checkpoint) if mixture.needs_reference else None
-    fingerprint = None if reference is None else model_fingerprint(reference)
-    moving = _moving(config, policy, reference, kept=bool(rows.held_out))
-    if reference is not None and (moving is None or moving.scorer is not reference):
-        reference.frozen()
-    starts_at_reference = reference is not None and config.reference is None
+    reference = RunReference()
+    if mixture.needs_reference:
+        reference = open_reference(
+            policy,
+            config,
+            checkpoint,
+            model_needed=_model_needed(config, mixture, rows),
+            warn=lambda text: console.print(f"warning: {text}", highlight=False, soft_wrap=True),
+        )
+    moving = _moving(config, policy, reference.model, kept=bool(rows.held_out))
+    if reference.model is not None and (moving is None or moving.scorer is not reference.model):
+        reference.model.frozen()
     config = with_node_limit(config, policy, console, workers)
     examples = encode(rows, tokenizer, config, policy, mixture, console, workers)
 
     facts = {
         "model": config.model,
         "objective": str(mixture),
-        "reference": config.reference or config.model,
-        "reference_sha256": fingerprint,
+        "reference": reference.name,
+        "reference_sha256": reference.fingerprint,
         **examples.facts,
         # Where the start of the run is the reference, that says it already.
-        **({} if starts_at_reference else start_fingerprint(policy, checkpoint)),
+        **({} if reference.is_start else start_fingerprint(policy, checkpoint)),
     }
     begin_run(run, config, "align", facts, workers)
-    workers.spread(policy, reference, None if moving is None else moving.scorer)
+    workers.spread(policy, reference.model, None if moving is None else moving.scorer)
 
     held_out = HeldOut(
         examples=examples.held_out,
         policy=policy,
-        reference=reference,
+        reference=reference.scores,
         mixture=mixture,
         tokenizer=tokenizer,
         config=config,
@@ -94,24 +104,26 @@ def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shar
     )
     task = Task(
         policy,
-        reference if moving is None else moving.scorer,
+        reference.scores if moving is None else moving.scorer,
         mixture,
         len(examples.train),
         examples.train.batch_of,
         held_out.evaluate if examples.held_out else None,
-        starts_at_reference=starts_at_reference,
+        starts_at_reference=reference.is_start,
         moving=moving,
         workers=workers,
     )
     weights = Weights(policy, tokenizer, config.model, workers)
-    keeper = Keeper(run, config, "align", weights, reference=fingerprint, moving=moving, begin=checkpoint)
+    keeper = Keeper(run, config, "align", weights, reference=reference.fingerprint, moving=moving, begin=checkpoint)
     with run:
         done = fit(task, config, keeper, console, shared, learning_rate=config.learning_rate)
         step = keeper.take_best(done, console)
         account = held_out.account(step) if examples.held_out else None
+        counts = _told_of_scores(reference.kept, run, workers, console)
         keeper.finish(_card(run, config, mixture, account))
     _show(account, run, console)
-    return Aligned(run.model, *((None, None) if account is None else (account.before, account.after)))
+    before, after = (None, None) if account is None else (account.before, account.after)
+    return Aligned(run.model, before, after, counts)
 
 
 def mixture_of(config: AlignConfig) -> Mixture:
@@ -136,8 +148,14 @@ def mixture_of(config: AlignConfig) -> Mixture:
         raise ConfigError(
             f"objective {config.objective!r} compares examples with each other; use --batch-size 2 or more"
         )
+    if config.reference == NONE and mixture.needs_reference:
+        without = ", ".join(name for name, row in OBJECTIVES.items() if not row.needs_reference and name != "sft")
+        raise ConfigError(
+            f"objective {config.objective!r} needs a reference, and reference is none; leave that out (the start of "
+            f"the run), name a model, or take an objective that has none: {without}"
+        )
     for name in ("reference", "reference_mix", "reference_every"):
-        if getattr(config, name) is not None and not mixture.needs_reference:
+        if getattr(config, name) not in (None, NONE) and not mixture.needs_reference:
             flag = name.replace("_", "-")
             raise ConfigError(f"objective {config.objective!r} has no reference; leave --{flag} out")
     return mixture
@@ -157,6 +175,25 @@ def rows_of(config: AlignConfig, mixture: Mixture, console: Console, shared: Sha
     _check_margins(mixture, rows)
     _tell_of(rows, mixture, console)
     return rows
+
+
+def _model_needed(config: AlignConfig, mixture: Mixture, rows: Rows[Any]) -> bool:
+    """Whether more will be asked of the reference than what is kept: its distributions, or those along new answers."""
+    distributions = bool(rows.held_out) or not OF_BOTH.isdisjoint(mixture.needs)
+    return bool(config.sample_eval) or (distributions and config.keeps != "hidden")
+
+
+def _told_of_scores(
+    kept: ReferenceScores | None, run: RunDirectory, workers: Workers, console: Console
+) -> Counts | None:
+    """Together: print, and note in the manifest, what was found and computed of the reference's scores."""
+    if kept is None:
+        return None
+    counts = Counts(*(int(workers.total(count)) for count in astuple(kept.counts)))
+    facts = asdict(counts) | {"bytes": kept.bytes_on_disk, "path": str(kept.directory)}
+    workers.on_main(lambda: run.write_manifest(run.read_manifest() | {"reference_scores": facts}))
+    console.print(kept.describe(counts), highlight=False, soft_wrap=True)
+    return counts
 
 
 def _reader(mixture: Mixture, shared: Shared) -> Callable[..., Dataset[Any]]:

@@ -24,7 +24,7 @@ class RunConfig(ReadingConfig):
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({
         "data", "eval_data", "model", "reference", "out", "config", "resume", "overwrite",
         "save_every", "keep", "eval_every", "sample_eval", "sample_tokens", "sample_temperature",
-        "node_budget", "activation_checkpointing", "device", "shard", "strict", "merge",
+        "node_budget", "activation_checkpointing", "device", "shard", "strict", "merge", "cache", "cache_dir",
     })  # fmt: skip
 
     config: Path | None = Field(None, description="TOML file of settings, by these names; flags come first.")
@@ -174,6 +174,10 @@ OBJECTIVES = (
 )  # fmt: skip
 
 
+# References that are no other model's name (a directory of such a name is ./none).
+START, ADAPTER_OFF, NONE = "start", "adapter-off", "none"
+
+
 class Moving(NamedTuple):
     """How a reference follows the policy: which share of the policy is mixed into it, every how many steps."""
 
@@ -185,7 +189,19 @@ class AlignConfig(RunConfig):
     """Align a model with preferences: pairs, rankings, or answers labelled one by one."""
 
     model: str = Field(description="Directory or hub name of the model to align.")
-    reference: str | None = Field(None, description="Model to measure against; default: the start of the run.")
+    reference: str | None = Field(
+        None,
+        description="Model to measure against; default: start, the start of the run. adapter-off: the base that an "
+        "adapter sits on; none: no model, for objectives that have no reference.",
+    )
+    cache: Literal["none", "log-probs", "hidden"] | None = Field(
+        None,
+        description="What to keep on disk of the reference: log-probs (default, where it neither moves nor is split "
+        "by --shard), or its last hidden states too, for exact KL without running it.",
+    )
+    cache_dir: Path | None = Field(
+        None, description="Where that is kept, for all runs; default: $KILTER_CACHE, or ~/.cache/kilter."
+    )
     reference_mix: float | None = Field(
         None, gt=0, le=1, description="Share of the policy that is mixed into a reference that moves; default: 1."
     )
@@ -225,6 +241,23 @@ class AlignConfig(RunConfig):
                     "reference_every, out"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _keeps(self) -> Self:
+        if self.cache in (None, "none"):
+            return self
+        if self.moving is not None:
+            raise ValueError(f"cache is {self.cache!r}, and scores of a reference that moves are old the step after")
+        if self.shard:
+            raise ValueError(f"cache is {self.cache!r}, and a reference that is split by shard runs on all workers")
+        return self
+
+    @property
+    def keeps(self) -> Literal["none", "log-probs", "hidden"]:
+        """What is kept of the reference's scores."""
+        if self.cache is None:
+            return "none" if self.moving is not None or self.shard else "log-probs"
+        return self.cache
 
     @property
     def moving(self) -> Moving | None:

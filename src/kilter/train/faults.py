@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kilter.data.records import Origin
 from kilter.errors import NonFiniteError
-from kilter.model.scorer import Scorer
+from kilter.model.scorer import Reference, Scorer
 from kilter.model.workers import own_part
 from kilter.train.batches import Batch
 from kilter.train.step import StepScores, score_batch
@@ -22,7 +22,7 @@ SHOWN = 5  # rows named in a message
 
 
 def check_scores(
-    policy: Scorer, reference: Scorer | None, scores: StepScores, batch: Batch, alone: Callable[[], Sequence[Batch]]
+    policy: Scorer, reference: Reference | None, scores: StepScores, batch: Batch, alone: Callable[[], Sequence[Batch]]
 ) -> None:
     """Raise NonFiniteError, naming the rows, where a score or the loss is not finite; `alone` makes a batch of each."""
     for name, scorer, score_C in (("reference", reference, scores.reference_C), ("policy", policy, scores.log_prob_C)):

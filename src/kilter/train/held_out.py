@@ -22,7 +22,7 @@ from kilter.measure.rankings import ScoredRankings
 from kilter.measure.samples import NGRAM, SampleEvaluation, sample_evaluation
 from kilter.measure.statistics import Interval, Sides, auc, auc_difference, paired_difference
 from kilter.model.sampler import SamplingSettings, check_room
-from kilter.model.scorer import Scorer
+from kilter.model.scorer import Reference, Scorer
 from kilter.model.workers import Workers
 from kilter.objectives import Mixture, PairScores, RankingScores, Scores, Term
 from kilter.tokens.encoding import EncodedLabelled, EncodedPair, EncodedRanking
@@ -70,7 +70,7 @@ class HeldOut:
 
     examples: Examples[Held]
     policy: Scorer
-    reference: Scorer | None
+    reference: Reference | None
     mixture: Mixture
     tokenizer: PreTrainedTokenizerFast
     config: AlignConfig
@@ -135,7 +135,8 @@ class HeldOut:
         with self.workers.gathered(self.policy):
             return sample_evaluation(
                 self.policy,
-                self.reference,
+                # Answers are drawn anew each time: their scores are not worth keeping.
+                None if self.reference is None else self.reference.scorer,
                 self._prompts,
                 SamplingSettings(self.config.sample_tokens, self.config.sample_temperature),
                 tokenizer=self.tokenizer,

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from kilter.errors import KilterError, NonFiniteError, StoppedError
-from kilter.model.scorer import Scorer
+from kilter.model.scorer import Reference, Scorer
 from kilter.model.workers import ALONE, Workers
 from kilter.objectives import Mixture
 from kilter.train.batches import Batch, batches_of, made_ahead, shuffled_stream
@@ -38,7 +38,7 @@ class Task:
     """
 
     policy: Scorer
-    reference: Scorer | None
+    reference: Reference | None
     mixture: Mixture
     examples: int
     make_batch: Callable[[Sequence[int]], Batch]

@@ -25,7 +25,7 @@ from kilter.model.row_functions import (
     REFERENCE_LOG_PROB,
     RowFunction,
 )
-from kilter.model.scorer import Scorer
+from kilter.model.scorer import Reference, Scorer
 from kilter.objectives import Mixture
 from kilter.train.batches import Batch, PreparedMicroBatch
 
@@ -57,6 +57,8 @@ SUMS: Mapping[str, Sum] = {
     "kl_reference_policy": Sum(KL_REFERENCE_POLICY),
     "log_collision": Sum(LOG_COLLISION, trained=False),
 }
+# Those of rows in which both models' whole distributions stand.
+OF_BOTH = frozenset(name for name, sum_ in SUMS.items() if sum_.function in (KL_POLICY_REFERENCE, KL_REFERENCE_POLICY))
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class StepScores:
 
 def accumulate_gradient(
     policy: Scorer,
-    reference: Scorer | None,
+    reference: Reference | None,
     batch: Batch,
     mixture: Mixture,
     state: Mapping[str, float] | None = None,
@@ -104,7 +106,7 @@ def accumulate_gradient(
 
 
 def _gradient_at_once(
-    policy: Scorer, reference: Scorer | None, batch: Batch, mixture: Mixture, state: dict[str, float]
+    policy: Scorer, reference: Reference | None, batch: Batch, mixture: Mixture, state: dict[str, float]
 ) -> tuple[Sums, Sums, dict[str, float]]:
     """Losses by term, sums and state, where no loss reaches beyond a micro-batch."""
     sums_C = _fixed(reference, batch, mixture)
@@ -135,7 +137,7 @@ def _gradient_at_once(
 
 
 def _gradient_by_slopes(
-    policy: Scorer, reference: Scorer | None, batch: Batch, mixture: Mixture, state: dict[str, float]
+    policy: Scorer, reference: Reference | None, batch: Batch, mixture: Mixture, state: dict[str, float]
 ) -> tuple[Sums, Sums, dict[str, float]]:
     """The same from sums that were formed beforehand: each micro-batch has its part of d loss / d sums."""
     sums_C = score(policy, reference, batch, mixture)
@@ -155,7 +157,11 @@ def _gradient_by_slopes(
 
 
 def mean_losses(
-    policy: Scorer, reference: Scorer | None, batch: Batch, mixture: Mixture, state: Mapping[str, float] | None = None
+    policy: Scorer,
+    reference: Reference | None,
+    batch: Batch,
+    mixture: Mixture,
+    state: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """The batch's mean loss by term, without gradient and without dropout."""
     sums_C = score(policy, reference, batch, mixture)
@@ -168,7 +174,7 @@ def needed_sums(mixture: Mixture) -> list[str]:
     return ["log_prob", *(name for name in SUMS if name in mixture.needs)]
 
 
-def score(policy: Scorer, reference: Scorer | None, batch: Batch, mixture: Mixture) -> Sums:
+def score(policy: Scorer, reference: Reference | None, batch: Batch, mixture: Mixture) -> Sums:
     """All sums that the mixture needs of a global batch's completions, each (C,), without gradient."""
     sums_C = _fixed(reference, batch, mixture)
     own = [name for name in needed_sums(mixture) if name not in sums_C]
@@ -176,7 +182,7 @@ def score(policy: Scorer, reference: Scorer | None, batch: Batch, mixture: Mixtu
 
 
 def score_batch(
-    scorer: Scorer, batch: Batch, names: Collection[str] = ("log_prob",), *, reference: Scorer | None = None
+    scorer: Reference, batch: Batch, names: Collection[str] = ("log_prob",), *, reference: Reference | None = None
 ) -> Sums:
     """Sums of a global batch's completions, each (C,), all workers' shares together, without gradient."""
     sums_C = score_completions(scorer, batch.scored, batch.completions, names, reference=reference)
@@ -185,12 +191,12 @@ def score_batch(
 
 @torch.no_grad()
 def score_completions(
-    scorer: Scorer,
+    scorer: Reference,
     micro_batches: Iterable[PreparedMicroBatch],
     completions: int,
     names: Collection[str] = ("log_prob",),
     *,
-    reference: Scorer | None = None,
+    reference: Reference | None = None,
 ) -> Sums:
     """Sums of a global batch's completions, each (C,), without gradient; 0 for those not in the micro-batches."""
     parts = [(micro.place_C, _sums(scorer, reference, micro, names)) for micro in micro_batches]
@@ -202,24 +208,19 @@ def score_completions(
     return sums_C
 
 
-def _fixed(reference: Scorer | None, batch: Batch, mixture: Mixture) -> Sums:
+def _fixed(reference: Reference | None, batch: Batch, mixture: Mixture) -> Sums:
     """Sums that are there before the policy is asked: tokens, and the reference's log-probs, unless they come along
     with the rows of both models."""
     sums_C = {"tokens": batch.weight_C}
     needed = needed_sums(mixture)
-    if reference is not None and not any(_of_both(name) for name in needed):
+    if reference is not None and OF_BOTH.isdisjoint(needed):
         by_reference = {name: name.replace("reference_", "") for name in needed if "reference" in name}
         found = score_batch(reference, batch, list(by_reference.values()))
         sums_C |= {name: found[own] for name, own in by_reference.items()}
     return sums_C
 
 
-def _of_both(name: str) -> bool:
-    """Whether a sum is of rows in which both models' whole distributions stand."""
-    return SUMS[name].function in (KL_POLICY_REFERENCE, KL_REFERENCE_POLICY)
-
-
-def _sums(policy: Scorer, reference: Scorer | None, micro: PreparedMicroBatch, names: Collection[str]) -> Sums:
+def _sums(policy: Reference, reference: Reference | None, micro: PreparedMicroBatch, names: Collection[str]) -> Sums:
     """Sums of a micro-batch's completions, each (c,), differentiable."""
     functions = list(dict.fromkeys(SUMS[name].function for name in names))
     beside = reference if any("reference" in name for name in names) else None
@@ -229,7 +230,7 @@ def _sums(policy: Scorer, reference: Scorer | None, micro: PreparedMicroBatch, n
 
 def _backward(
     policy: Scorer,
-    reference: Scorer | None,
+    reference: Reference | None,
     micro: PreparedMicroBatch,
     names: Collection[str],
     loss_of_sums: Callable[[Sums, Tensor], Tensor],

@@ -22,8 +22,6 @@ from kilter.model.adapter import (
 from kilter.model.fingerprint import model_fingerprint
 from kilter.model.loading import (
     adapter_base_of,
-    check_same_vocabulary,
-    copy_of,
     load_model,
     load_scorer,
     no_bar_for_a_directory,
@@ -31,7 +29,7 @@ from kilter.model.loading import (
 )
 from kilter.model.scorer import Scorer
 from kilter.model.workers import ALONE, Workers, load_state
-from kilter.train.config import AlignConfig, RunConfig
+from kilter.train.config import RunConfig
 from kilter.train.writing import system_errors
 
 MODEL, ADAPTER = "model", "adapter"
@@ -44,7 +42,7 @@ def load_policy(name: str, config: RunConfig, checkpoint: Checkpoint | None) -> 
     """
     left_at = None if checkpoint is None else checkpoint.path
     source = str(left_at / MODEL) if left_at is not None and (left_at / MODEL).is_dir() else name
-    policy = _load(source, config)
+    policy = load_named(source, config)
     if config.lora_rank is not None or has_adapter(policy.model):
         train_adapter(policy.model, lora_settings(config))
         if left_at is not None:
@@ -68,18 +66,8 @@ def start_fingerprint(policy: Scorer, checkpoint: Checkpoint | None) -> dict[str
     return {"model_sha256": model_fingerprint(policy)} if checkpoint is None else {}
 
 
-def load_reference(policy: Scorer, config: AlignConfig, checkpoint: Checkpoint | None) -> Scorer:
-    """The reference: another model, or what the policy was before the run: one copy of the weights, for an adapter."""
-    if config.reference is None and has_adapter(policy.model):
-        return reference_of(policy)
-    if config.reference is None and checkpoint is None:
-        return copy_of(policy)
-    other = _load(config.reference or config.model, config)
-    check_same_vocabulary(policy, other)
-    return other
-
-
-def _load(name: str, config: RunConfig) -> Scorer:
+def load_named(name: str, config: RunConfig) -> Scorer:
+    """A model as the settings say. Raises ConfigError where it cannot be sharded as they say."""
     scorer = load_scorer(
         name,
         precision=config.precision,
