@@ -10,9 +10,9 @@ reward, KL from the start model both ways, and where the optimum of the objectiv
     ipo             pi_ref exp(w / beta), normalised, w being the chance to be preferred to the answers that are drawn
                     (arXiv 2310.12036, eq. 7)
 
-Nearly half of the answers come from the start model, as many from its tilt, and one in eight is a text off the grammar:
-the start model's, or the policy's own. Whatever is compared, dpo and f-DPO have the same optimum; that of ipo is worked
-out for what is drawn (with the start model's texts off the grammar, all of one reward).
+Nearly half of the answers come from the start model, as many from its tilt, and one in twelve is a text off the
+grammar: the start model's, or the policy's own. Whatever is compared, dpo and f-DPO have the same optimum; that of ipo
+is worked out for what is drawn (with the start model's texts off the grammar, all of one reward).
 
 Writes frontier.md and frontier.svg into the output directory. Each finished run is a line of runs.jsonl there, and is
 not run again. Objectives that this version does not have are left out, with a line.
@@ -42,9 +42,8 @@ Run: TypeAlias = dict[str, Any]
 # keep well away (column "nats a unit of reward").
 OBJECTIVES = (
     "dpo(beta=1)",
-    "dpo(beta=0.5)",
     "fdpo_forward_kl(beta=6)",
-    "fdpo_js(beta=4)",
+    "fdpo_js(beta=6)",
     "fdpo_alpha(beta=4)",
     "ipo(beta=0.2)",
     "kto(beta=0.5)",
@@ -60,9 +59,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/bench/frontier"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--objectives", nargs="+", default=OBJECTIVES, help="as kilter align takes them")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--answers", type=int, default=32, help="to each prompt at each step; each two are compared")
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--answers", type=int, default=16, help="to each prompt at each step; each two are compared")
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--sentences", type=int, default=480_000, help="that the start model learns from, each once")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
     parser.add_argument("--threads", type=int, default=None)

@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 from kilter.train.machine import settle
 
 if TYPE_CHECKING:
+    from kilter.measure.pairs import ScoredPairs
     from kilter.model.scorer import Scorer
     from kilter.tokens.encoding import EncodedPair
 
 MIXTURES = ("dpo + 0.2*sft", "dpo + 0.1*kl")
-# What pairs without ratings, or demonstrations alone, have nothing for.
-LEFT_OUT = ("margin_dpo", "sft")
+# What pairs without ratings have nothing for, and what nothing is learned from by itself.
+LEFT_OUT = ("margin_dpo", "sft", "kl", "kl_reference")
 COLUMNS = (
     "objective", "accuracy", "chosen is likelier, against the reference", "KL along chosen", "along rejected",
     "KL of answers, nats", "log-ratio of chosen", "of rejected",
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/bench/objectives"))
     args = parser.parse_args()
     settle()
+    from kilter.measure.pairs import score_pairs
     from kilter.model.loading import load_scorer
     from kilter.objectives import OBJECTIVES
 
@@ -64,9 +66,11 @@ def main() -> None:
     if args.timing:
         time_gradients(args, reference, pairs[: args.pairs], names)
         return
+    held_out = pairs[-args.held_out :]
+    before = score_pairs(reference, held_out)
     print(f"| {' | '.join(COLUMNS)} |\n|---|{'--:|' * (len(COLUMNS) - 1)}")
     for name in names:
-        print(f"| {' | '.join(result(args, data, reference, pairs[-args.held_out :], name))} |", flush=True)
+        print(f"| {' | '.join(result(args, data, reference, held_out, before, name))} |", flush=True)
 
 
 def write_pairs(args: argparse.Namespace) -> Path:
@@ -88,12 +92,17 @@ def encoded(args: argparse.Namespace, data: Path) -> list[EncodedPair]:
 
 
 def result(
-    args: argparse.Namespace, data: Path, reference: Scorer, held_out: Sequence[EncodedPair], name: str
+    args: argparse.Namespace,
+    data: Path,
+    reference: Scorer,
+    held_out: Sequence[EncodedPair],
+    before: ScoredPairs,
+    name: str,
 ) -> list[str]:
     """Train, and measure."""
     from rich.console import Console
 
-    from kilter.measure.pairs import score_pairs, summary
+    from kilter.measure.pairs import ScoredPairs, score_pairs, summary
     from kilter.measure.samples import sample_evaluation
     from kilter.measure.statistics import paired_difference
     from kilter.model.loading import load_scorer, load_tokenizer
@@ -110,9 +119,9 @@ def result(
             ),
             Console(file=log, width=200),
         )  # fmt: skip
-    policy = load_scorer(str(aligned.model), prove=False)
-    before = score_pairs(reference, held_out)
-    after = score_pairs(policy, held_out, reference=reference, exact_kl=True)
+    policy, after = load_scorer(str(aligned.model), prove=False), aligned.after
+    if not isinstance(after, ScoredPairs) or after.chosen.reference_log_prob_A is None:
+        after = score_pairs(policy, held_out, reference=reference, exact_kl=True)
     found: dict[str, Any] = summary(after)
     mean, low, high = paired_difference(after.likelier_P, before.likelier_P)
     prompts = [pair.chosen.ids[: pair.chosen.first] for pair in held_out[: args.samples]]

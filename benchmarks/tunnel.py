@@ -43,14 +43,14 @@ LONGEST = 24  # tokens of an answer that is drawn; those of a sentence are at mo
 MISMATCHED = 16  # answers to another prompt that each prompt is given, for objectives that ask for such
 
 # What is drawn to be compared: what an optimum says often has to be seen, and so has what it hardly ever says.
-TILTED_BY = 0.35
-OFF_GRAMMAR = 0.12
-VERDICTS = 16  # of the judge on each two answers
+TILTED_BY = 0.5
+OFF_GRAMMAR = 0.08
+VERDICTS = 32  # of the judge on each two answers
 
 # Off the grammar there are endless texts, and an objective whose f' has a limit hardly corrects one that has become
 # likely before it was ever drawn. So every so many steps half of those to draw from are the policy's own.
 OWN_TEXTS = 200
-OWN_TEXTS_EVERY = 100
+OWN_TEXTS_EVERY = 250
 
 CLIP = 1.0
 MEMORY = 0.99  # of squared gradients: those of the first steps are ten times as large as the last

@@ -5,6 +5,7 @@ Imports of `kilter.divergence` nothing but `estimates` (a mixture can be sampled
 
 from kilter.divergence.families import closed_forms, quadrature
 from kilter.divergence.families.describe import describe
+from kilter.divergence.families.family import Family
 from kilter.divergence.families.mixtures import Mixture, entropy_bounds, kl_bounds, kl_by_sampling
 from kilter.divergence.families.multivariate import (
     DiagonalNormal,
@@ -28,7 +29,6 @@ from kilter.divergence.families.univariate import (
     ChiSquared,
     ContinuousBernoulli,
     Exponential,
-    Family,
     Gamma,
     Geometric,
     Gumbel,

@@ -19,6 +19,7 @@ from array_api_compat import device
 
 from kilter.divergence.families import multivariate
 from kilter.divergence.families.expectations import CROSS_ENTROPIES, ENTROPIES, Expectations, knows
+from kilter.divergence.families.family import WITHIN, Family, fields_of, promote
 from kilter.divergence.families.same_family import (
     BHATTACHARYYA,
     KL,
@@ -29,21 +30,17 @@ from kilter.divergence.families.same_family import (
 )
 from kilter.divergence.families.special import root
 from kilter.divergence.families.univariate import (
-    WITHIN,
     Bernoulli,
     Binomial,
     Cauchy,
     ChiSquared,
     Exponential,
-    Family,
     Gamma,
     Geometric,
     NegativeBinomial,
     Rayleigh,
     StudentT,
     Weibull,
-    fields_of,
-    promote,
 )
 from kilter.errors import DistributionError
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kilter.divergence.families.bessel import bessel_ratio, log_hyp0f1
+from kilter.divergence.families.family import Family
 from kilter.divergence.families.same_family import centred_mean, centred_variance, made
 from kilter.divergence.families.special import (
     EULER,
@@ -39,7 +40,6 @@ from kilter.divergence.families.univariate import (
     Cauchy,
     ContinuousBernoulli,
     Exponential,
-    Family,
     Gamma,
     Geometric,
     Gumbel,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from kilter.divergence.estimates.standard_errors import Estimate, floats, mean_estimate
 from kilter.divergence.families import closed_forms
+from kilter.divergence.families.family import Family, fields_of, promote
 from kilter.divergence.families.multivariate import (
     DiagonalNormal,
     LowRankNormal,
@@ -29,7 +30,7 @@ from kilter.divergence.families.multivariate import (
     covariance,
     log_density_of_normal,
 )
-from kilter.divergence.families.univariate import Family, Normal, fields_of, promote
+from kilter.divergence.families.univariate import Normal
 from kilter.errors import DistributionError
 
 Array = Any

@@ -16,6 +16,7 @@ import numpy as np
 from array_api_compat import device, is_numpy_array, is_torch_array
 
 from kilter.divergence.families.bessel import bessel_ratio, log_hyp0f1
+from kilter.divergence.families.family import COUNT, NONNEGATIVE, PROBABILITIES, Family, condition, promote
 from kilter.divergence.families.same_family import (
     Pair,
     bhattacharyya_of_directions,
@@ -38,7 +39,6 @@ from kilter.divergence.families.special import (
     root,
     xlogy,
 )
-from kilter.divergence.families.univariate import COUNT, NONNEGATIVE, PROBABILITIES, Family, condition, promote
 from kilter.errors import DistributionError
 
 Array = Any

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 
-from kilter.divergence.families.univariate import FAMILIES, Family, fields_of
+from kilter.divergence.families.family import Family, fields_of
+from kilter.divergence.families.univariate import FAMILIES
 from kilter.errors import DistributionError
 
 # What families are called elsewhere.

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from kilter.divergence.families import multivariate, univariate
+from kilter.divergence.families.family import Family, promote
 from kilter.divergence.families.mixtures import Mixture
 from kilter.divergence.families.quadrature import Density, LogProbabilities
-from kilter.divergence.families.univariate import Family, promote
 from kilter.errors import DistributionError
 
 F, M = univariate, multivariate

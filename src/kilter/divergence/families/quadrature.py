@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilter.divergence.families.expectations import EXPECTATIONS
+from kilter.divergence.families.family import Family, promote
 from kilter.divergence.families.special import exp_excess
-from kilter.divergence.families.univariate import Family, Normal, promote
+from kilter.divergence.families.univariate import Normal
 from kilter.errors import DistributionError
 
 Array = Any

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kilter.divergence.families.bessel import bessel_ratio, log_hyp0f1_excess
+from kilter.divergence.families.family import Family
 from kilter.divergence.families.special import (
     excess,
     exp_excess,
@@ -32,7 +33,6 @@ from kilter.divergence.families.univariate import (
     Cauchy,
     ContinuousBernoulli,
     Exponential,
-    Family,
     Gamma,
     Geometric,
     Gumbel,
