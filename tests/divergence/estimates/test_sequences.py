@@ -38,7 +38,7 @@ def test_both_estimates_are_within_their_errors_and_the_exact_token_kl_has_the_s
     drawn = np.random.default_rng(0).choice(VOCABULARY**2, 4000, p=weight() / weight().sum())
     log_ratio = (P.tokens() - Q.tokens()).detach().numpy()[drawn]
     found = kl_from_sequences(token_kl(P, Q).detach().numpy()[drawn], log_ratio)
-    for estimate in found:
+    for estimate in found[:3]:
         assert abs(estimate.value - EXACT.item()) < 3 * estimate.standard_error
         assert abs(estimate.value + EXACT.item()) > 10 * estimate.standard_error
     assert found.kl.standard_error < 0.7 * found.log_ratio.standard_error
