@@ -102,7 +102,7 @@ def test_a_model_beside_its_copy_says_the_same_at_a_kl_of_zero(save: Callable[..
     found, _ = run(model=save("m"), against=save("copy"), prompts=prompts)
     first, second = found.answers.values()
     assert [a.answer.tolist() for a in first.samples] == [b.answer.tolist() for b in second.samples]
-    assert first.summary()["sample_answer_kl"] == pytest.approx(0, abs=1e-6)
+    assert first.summary()["answer_kl_policy_reference"] == pytest.approx(0, abs=1e-6)
 
 
 def test_rows_hold_every_answer_and_are_written_as_they_are_made(
@@ -120,7 +120,7 @@ def test_rows_hold_every_answer_and_are_written_as_they_are_made(
     }
     assert rows[0]["prompt"] == "\n\nHuman: what is a bee?\n\nAssistant:"
     kl = np.mean([row["kl_policy_reference"] for row in rows if row["model"] == names["model"]])
-    assert kl == pytest.approx(found.answers[names["model"]].summary()["sample_answer_kl"])
+    assert kl == pytest.approx(found.answers[names["model"]].summary()["answer_kl_policy_reference"])
 
 
 def test_prompts_of_pairs_are_rendered_as_training_renders_them(save: Callable[..., str], tmp_path: Path) -> None:

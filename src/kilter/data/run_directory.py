@@ -6,6 +6,7 @@
       metrics.jsonl    one row a step
       before.safetensors  the held-out examples' scores before the first step
       samples.jsonl    answers sampled at evaluations
+      reference-samples.jsonl  the reference's own answers to the same prompts, drawn once
       checkpoints/     what the run can be taken up from (data/checkpoints.py)
       model/           the result
 
@@ -35,8 +36,9 @@ MODEL = "model"
 CHECKPOINTS = "checkpoints"
 BEFORE = "before.safetensors"
 SAMPLES = "samples.jsonl"
+REFERENCE_SAMPLES = "reference-samples.jsonl"
 # All that a run may leave in its directory. What is not among these is not kilter's, and is never deleted.
-ENTRIES = (CONFIG, METRICS, BEFORE, SAMPLES, CHECKPOINTS, MODEL, "report.html", MANIFEST)
+ENTRIES = (CONFIG, METRICS, BEFORE, SAMPLES, REFERENCE_SAMPLES, CHECKPOINTS, MODEL, "report.html", MANIFEST)
 
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -93,6 +95,10 @@ class RunDirectory:
     @property
     def before(self) -> Path:
         return self.path / BEFORE
+
+    @property
+    def reference_samples(self) -> Path:
+        return self.path / REFERENCE_SAMPLES
 
     @property
     def model(self) -> Path:
