@@ -154,13 +154,18 @@ def time_gradients(args: argparse.Namespace, reference: Scorer, pairs: Sequence[
         return [pair_batch(cut, node_budget=2048, mismatched="mismatched" in mixture.needs) for cut in cuts]
 
     def seconds(mixture: Mixture, prepared: list[Batch]) -> float:
+        beside = reference if mixture.needs_reference else None
+        # As in a run: memory that the objective before did not take has to be mapped first.
+        accumulate_gradient(policy, beside, prepared[0], mixture)
         begin = time.perf_counter()
         for batch in prepared:
-            accumulate_gradient(policy, reference if mixture.needs_reference else None, batch, mixture)
+            accumulate_gradient(policy, beside, batch, mixture)
         policy.zero_grad()
         return (time.perf_counter() - begin) / len(prepared)
 
-    work = {name: (parse(name), batches(parse(name))) for name in dict.fromkeys(["dpo", *names])}
+    # Rankings are timed by rankings.py.
+    mixtures = {name: parse(name) for name in dict.fromkeys(["dpo", *names])}
+    work = {name: (mixture, batches(mixture)) for name, mixture in mixtures.items() if mixture.takes != "rankings"}
     runs = [{name: seconds(*given) for name, given in work.items()} for _ in range(args.runs + 1)][1:]
     print("| objective | s a step | of dpo's |\n|---|--:|--:|")
     for name in work:
