@@ -11,6 +11,7 @@ BENCHMARKS = \
 	"dpo_vs_trl.py --data $(DATA) --work $(BENCH_WORK)" \
 	"answers.py" \
 	"rankings.py" \
+	"objectives.py --timing --pairs 32 --model $(BENCH_WORK)/8m --data $(DATA)/hh_harmless_test.jsonl.gz" \
 	"evaluation.py" \
 	"divergence.py" \
 	"ways_to_train.py --data $(DATA) --work $(BENCH_WORK)" \

@@ -239,6 +239,17 @@ def test_a_masked_vocabulary_is_one_without_those_tokens(function: RowFunction) 
     assert_same(list(torch.autograd.grad(got @ slope, leaves)), list(torch.autograd.grad(wanted @ slope, leaves)))
 
 
+@pytest.mark.parametrize("functions", [(LOG_PROB,), (LOG_PROB, ENTROPY)])
+def test_slopes_that_no_update_would_notice_make_no_denormal_numbers(functions: tuple[RowFunction, ...]) -> None:
+    hidden_ND = torch.randn(ROWS, WIDTH, requires_grad=True)
+    log_prob_M = head_rows(LogitsHead(nn.Linear(WIDTH, VOCABULARY, bias=False)), hidden_ND, TARGETS, functions)[0]
+    slope_M = torch.full((len(ROW_M),), 1e-30)
+    slope_M[-1] = 1e-14
+    (gradient_ND,) = torch.autograd.grad(log_prob_M, hidden_ND, slope_M)
+    assert (gradient_ND[:-1] == 0).all()
+    assert (gradient_ND[-1] != 0).all()
+
+
 def test_a_masked_target_has_a_log_prob_of_minus_infinity() -> None:
     (got,) = head_rows(masked_head(linear()), random(ROWS, WIDTH, seed=7), TARGETS)
     assert torch.isneginf(got).tolist() == [token in MASKED for token in ID_M.tolist()]

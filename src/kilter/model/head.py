@@ -26,6 +26,9 @@ CACHED_LOGITS = 1 << 17
 # The CPU's bfloat16 products are compiled anew for each number of rows; few sizes keep that compilation rare.
 SHAPE_MULTIPLE = 64
 
+# Slopes (nats of loss to a nat of a row's value) below this are taken as 0: AdamW adds 1e-8 to what it divides by.
+UNNOTICED = 1e-15
+
 
 @dataclass(frozen=True)
 class LogitsHead:
@@ -237,6 +240,14 @@ class _LinearLogProb:
         return sums
 
 
+def _noticed(slope: Tensor) -> Tensor:
+    """Slopes without those too small for any optimiser to notice, such as those of pairs that are long told apart.
+
+    Their products with small probabilities are denormal numbers, which take a CPU many times as long.
+    """
+    return slope.masked_fill(slope.abs() < UNNOTICED, 0) if slope.dtype == torch.float32 else slope
+
+
 def _parts(targets: Targets, chunks: Sequence[slice]) -> Iterator[tuple[slice, slice, Targets]]:
     for rows in chunks:
         yield rows, *targets.within(rows)
@@ -263,11 +274,12 @@ class _Recompute(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         (hidden,) = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
+        slopes = [None if gradient is None else _noticed(gradient) for gradient in gradients]
         for rows, part, targets in _parts(ctx.targets, ctx.chunks):
             ctx.worker.forward(hidden, rows, targets, graph=True)
             own = [
-                None if gradient is None else gradient[part if function.per_target else rows]
-                for function, gradient in zip(ctx.functions, gradients, strict=True)
+                None if slope is None else slope[part if function.per_target else rows]
+                for function, slope in zip(ctx.functions, slopes, strict=True)
             ]
             grad_hidden[rows] = ctx.worker.backward(own)
         return grad_hidden, None, None, None, None, *ctx.worker.finish()
@@ -292,7 +304,7 @@ class _SamePass(torch.autograd.Function):
             with torch.enable_grad():
                 chunk_loss = loss(part, leaf)
             (gradient,) = torch.autograd.grad(chunk_loss, leaf)
-            grad_hidden[rows] = worker.backward((gradient,))
+            grad_hidden[rows] = worker.backward((_noticed(gradient),))
             total = chunk_loss.detach() if total is None else total + chunk_loss.detach()
             values.append(value.detach())
         ctx.gradients = (grad_hidden, *worker.finish())
