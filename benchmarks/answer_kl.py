@@ -56,10 +56,7 @@ def main() -> None:
     prompts = [sequences[start].ids[: sequences[start].first] for start in sizes]
     models = {"policy": load_scorer(str(after)), "reference": load_scorer(str(before))}
     contexts = len(texts.tree.row_N)
-    print(
-        f"{len(sequences):,} sentences, {contexts:,} contexts; {args.samples} answers to each of {len(prompts)} "
-        "prompts\n"
-    )
+    print(f"{len(sequences):,} sentences, {contexts:,} contexts; {args.samples} answers to each prompt\n")
     for of, to in (("policy", "reference"), ("reference", "policy")):
         begin = time.perf_counter()
         print(f"KL({of}, {to}) of answers, drawn from the {of}")
@@ -81,8 +78,7 @@ def table(p, q, texts, prompts, tokenizer, share, args) -> str:  # type: ignore[
     lines = [
         f"exact: {share @ kl_P:.4f} nats",
         "",
-        "| estimate | variance of one answer's, exact | times that of exact token KL | estimate | standard errors "
-        "off |",
+        "| by | variance of one answer's, exact | times that of exact token KL | estimate | standard errors off |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     names = {"exact token KL": ("kl", "kl"), "k1": ("k1", "log_ratio"), "k3": ("k3", "k3")}

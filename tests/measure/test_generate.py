@@ -61,6 +61,28 @@ def run(*, terminal: bool = False, width: int = 80, **settings: Any) -> tuple[Ge
     return generate(GenerateConfig(**given), console), stream.getvalue()
 
 
+def test_a_judge_says_how_often_the_first_model_is_preferred(
+    save: Callable[..., str], prompts: Path, tmp_path: Path
+) -> None:
+    """By the judge's own rule, from the answers that were written."""
+    (tmp_path / "mine.py").write_text("def reward(prompt, answer):\n    return ord(answer[0]) if answer else 0\n")
+    names = {"model": save("a"), "against": save("b", seed=1)}
+    out = tmp_path / "out.jsonl"
+    found, text = run(**names, prompts=prompts, samples=4, out=out, judge=f"{tmp_path / 'mine.py'}:reward")
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    ours, theirs = ([row["answer"] for row in rows if row["model"] == name] for name in names.values())
+    first = [ord(answer[0]) if answer else 0 for answer in ours], [ord(answer[0]) if answer else 0 for answer in theirs]
+    assert found.win_rate is not None
+    assert found.win_rate.wins == sum(a > b for a, b in zip(*first, strict=True))
+    assert found.win_rate.losses == sum(a < b for a, b in zip(*first, strict=True))
+    assert found.win_rate.describe()[:40] in " ".join(text.split())
+
+
+def test_a_judge_needs_another_model(save: Callable[..., str], prompts: Path) -> None:
+    with pytest.raises(ConfigError, match="give --against"):
+        run(model=save("m"), prompts=prompts, judge="operator:contains")
+
+
 def test_columns_are_taken_for_prompts(save: Callable[..., str], tmp_path: Path) -> None:
     path = tmp_path / "questions.csv"
     path.write_text("id,question\n1,how big?\n2,how old?\n")

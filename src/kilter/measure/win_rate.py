@@ -70,8 +70,8 @@ class WinRate:
         )
         return (
             f"win rate {rate}, at equal length {equal}: {self.wins:,} wins, {self.ties:,} ties, {self.losses:,} "
-            f"losses; answers longer by {self.longer:+.1f} characters. The judge prefers what is shown first by "
-            f"{first}, and {self.flipped:.0%} of its verdicts turned with the place"
+            f"losses; answers {abs(self.longer):.1f} characters {'shorter' if self.longer < 0 else 'longer'}. "
+            f"What is shown first has a preference of {first}, and {self.flipped:.0%} of verdicts turned with the order"
         )
 
 

@@ -83,9 +83,11 @@ def kl_from_sequences(
     with np.errstate(over="ignore", invalid="ignore"):  # exp(-log-ratio) may be infinite
         sums = [[row.sum() for row in values] for values in rows.values()]
         sums.append([k3(row).sum() for row in rows["token_log_ratio"]])
-        kl, log_ratio, k3s = (mean_estimate(np.array(sum_N), clusters=clusters, bias=BIAS) for sum_N in sums)
+        biases = (BIAS, BIAS, f"{BIAS}, if q has no mass where p has none")
+        told = zip(sums, biases, strict=True)
+        kl, log_ratio, of_k3 = (mean_estimate(np.array(sum_N), clusters=clusters, bias=bias) for sum_N, bias in told)
         variances = [float(np.var(sum_N, ddof=1)) if len(sum_N) > 1 else math.nan for sum_N in sums]
-    return SequenceKl(kl, log_ratio, k3s, Variances(*variances))
+    return SequenceKl(kl, log_ratio, of_k3, Variances(*variances))
 
 
 def sequence_kl_loss(token_kl_NT: Array, log_prob_NT: Array, *, mask_NT: Array | None = None) -> Array:
