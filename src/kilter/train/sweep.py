@@ -16,6 +16,7 @@ from kilter.data.reading import Dataset, read_rows
 from kilter.data.sweep_directory import SweepDirectory
 from kilter.errors import ConfigError, KilterError, StoppedError
 from kilter.train.align import align, mixture_of, rows_of
+from kilter.train.config import START
 from kilter.train.grid import Combination, SweepConfig
 from kilter.train.progress import sweep_progress
 from kilter.train.resume import check_settings, check_unchanged
@@ -50,8 +51,7 @@ def sweep(config: SweepConfig, console: Console | None = None, judge: Judge | No
     would keep all, and is raised; StoppedError when asked to stop, with the run in hand saved.
     """
     console = console or Console(stderr=True)
-    runs, directory = config.combinations(), SweepDirectory(config.out)
-    _check_objectives(runs)
+    runs, directory = _with_references(config.combinations()), SweepDirectory(config.out)
     records = _opened(config, runs, directory)
     try:
         with stop_on_signals(console) as stop:
@@ -66,15 +66,19 @@ def sweep(config: SweepConfig, console: Console | None = None, judge: Judge | No
 
 
 def _row(config: SweepConfig, directory: SweepDirectory, name: str, record: Record) -> Row:
-    found = {}
-    if record["state"] == "finished":
-        keeps_best = bool(config.given("keep_best")) or config.given("patience") is not None
-        found = result_row(directory.run(name), keeps_best=keeps_best)
-    return Row(record["varied"], record, found)
+    if record["state"] != "finished":
+        return Row(record["varied"], record)
+    run, keeps_best = directory.run(name), bool(config.given("keep_best")) or config.given("patience") is not None
+    scores = run.read_manifest().get("reference_scores") or {}
+    return Row(record["varied"], record, result_row(run, keeps_best=keeps_best), scores)
 
 
-def _check_objectives(runs: Sequence[Combination]) -> None:
-    """Raise ConfigError, naming it, where an objective does not go with a combination, or two are the same run."""
+def _with_references(runs: Sequence[Combination]) -> list[Combination]:
+    """The runs, all of them measured against a reference, also where the objective has none.
+
+    Raises ConfigError, naming it, where an objective does not go with a combination, or two are the same run.
+    """
+    measured = []
     seen: dict[tuple[str, str], Combination] = {}
     for run in runs:
         try:
@@ -86,6 +90,9 @@ def _check_objectives(runs: Sequence[Combination]) -> None:
         same = seen.setdefault((str(mixture), str(others)), run)
         if same is not run:
             raise ConfigError(f"{run} is the same run as {same}: both minimise {mixture}; give each once")
+        wanted = run.config.reference or START
+        measured.append(run._replace(config=run.config.model_copy(update={"reference": wanted})))
+    return measured
 
 
 def _opened(config: SweepConfig, runs: Sequence[Combination], directory: SweepDirectory) -> dict[str, Record]:

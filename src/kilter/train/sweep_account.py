@@ -33,6 +33,14 @@ from kilter.train.grid import as_text, described
 
 # What sweep.json says of a run: its settings that vary, its state, and how long it took.
 Record: TypeAlias = dict[str, Any]
+# What is counted of tokens whose reference scores a run asks for (ReferenceScores).
+COUNTS = {
+    "hits": "found",
+    "misses": "not found",
+    "computed": "computed, kept",
+    "computed_unkept": "computed, not kept",
+}
+NOT_KEPT = "computed, not kept: for sampled answers, and for exact KL without --cache hidden."
 TITLE = "Reward and KL of the runs of a sweep"
 
 
@@ -60,11 +68,12 @@ class Judge(Protocol):
 @dataclass(frozen=True)
 class Row:
     """A run of a sweep: what is varied in it, what became of it, and, where it is finished, the evaluation of its
-    result and what a judge says of that."""
+    result, and how many tokens' reference scores were found and computed."""
 
     varied: Mapping[str, Any]
     record: Record
     found: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return described(self.varied)
@@ -165,12 +174,28 @@ class SweepAccount:
             ),
         ]
 
+    def reference_table(self) -> list[list[str]]:
+        """Tokens whose reference scores runs found and computed, with headings; empty where none kept them."""
+        rows = [[str(row), *(f"{row.scores[name]:,}" for name in COUNTS)] for row in self.rows if row.scores]
+        return [["run", *COUNTS.values()], *rows] if rows else []
+
+    def tables(self) -> dict[str, list[list[str]]]:
+        """Those that there are, by their titles."""
+        found = {
+            "On held-out examples": self.table(),
+            "Against the exact optimum": self.exact_table(),
+            "Tokens of the reference's scores": self.reference_table(),
+        }
+        return {title: cells for title, cells in found.items() if cells}
+
     def notes(self) -> list[str]:
         """What the columns are, and what failed."""
         said = []
         if self.axes is not None:
             kl, reward = self.axes
             said += [f"{reward.short}: {reward.title}.", f"{kl.short}: {kl.title}."]
+            if any(row.scores for row in self.rows):
+                said.append(NOT_KEPT)
             said.append("In brackets: 95% intervals. best: no other has as much reward at less KL, or more at no more.")
         if any(row.found and not row.has_kl for row in self.rows):
             said.append("A run without a reference has no KL from it, and no place on the frontier.")
@@ -194,13 +219,13 @@ class SweepAccount:
             "pareto": str(row) in self.best,
         }
         found = {name: value for name, value in row.found.items() if name != "split"}
-        return {**row.varied, **ran, **exact, **found}
+        scores = {f"reference_{name}": row.scores[name] for name in COUNTS if row.scores}
+        return {**row.varied, **ran, **exact, **found, **scores}
 
     def markdown(self) -> str:
         """The same as a page."""
-        parts = [f"# {TITLE}\n", markdown(self.table())]
-        parts += ["## Against the exact optimum\n", markdown(self.exact_table())] if self.judge is not None else []
-        return "\n".join([*parts, *(f"- {note}" for note in self.notes())]) + "\n"
+        parts = [part for title, cells in self.tables().items() for part in (f"## {title}\n", markdown(cells))]
+        return "\n".join([f"# {TITLE}\n", *parts, *(f"- {note}" for note in self.notes())]) + "\n"
 
     def picture(self) -> str:
         """The frontier as SVG; beside it, with a judge, true rewards and the exact frontier."""
@@ -222,8 +247,8 @@ class SweepAccount:
 
     def show(self, console: Console) -> None:
         """Print the tables and what is to be said of them."""
-        for cells in filter(None, (self.table(), self.exact_table())):
-            table = Table()
+        for title, cells in self.tables().items():
+            table = Table(title=title, title_justify="left")
             headings, *rows = cells
             for i, heading in enumerate(headings):
                 # On a narrow terminal headings and names take several lines, numbers one.
