@@ -18,7 +18,7 @@ from kilter.model.row_functions import (
     REFERENCE_LOG_PROB,
     RowFunction,
 )
-from kilter.model.scorer import Reference, Scorer
+from kilter.model.scorer import Reference
 from kilter.model.workers import ALONE, Workers
 from kilter.tokens.packing import deal, pack_dealt
 from kilter.tokens.sequence import TokenSequence
@@ -86,7 +86,7 @@ class AnswerScores:
 
 
 def score_answers(
-    policy: Scorer,
+    policy: Reference,
     units: Sequence[Sequence[TokenSequence]],
     *,
     reference: Reference | None = None,

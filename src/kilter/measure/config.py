@@ -19,6 +19,14 @@ class ScoreConfig(ReadingConfig):
     model: str = Field(description="Directory or hub name of the model.")
     data: Sources = Field(description=f"Files of preference pairs: {ACCEPTED}")
     reference: str | None = Field(None, description="Model to compare with: adds log-ratios, margins and token KL.")
+    cache: Literal["none", "log-probs", "hidden"] = Field(
+        "none",
+        description="Keep the scores of the reference (without one: of the model) where kilter align finds them: "
+        "log-probs, or its last hidden states too.",
+    )
+    cache_dir: Path | None = Field(
+        None, description="Where that is kept, for all runs; default: $KILTER_CACHE, or ~/.cache/kilter."
+    )
     out: Path | None = Field(None, description="Write one row a pair there: .parquet, .csv or .jsonl.")
     overwrite: Overwrite = False
     last: int | None = Field(None, ge=1, description="Score only the last so many rows.")

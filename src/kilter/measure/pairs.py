@@ -10,7 +10,7 @@ import numpy as np
 
 from kilter.measure.answers import AnswerScores, Floats, score_answers
 from kilter.measure.statistics import Interval, wilson
-from kilter.model.scorer import Reference, Scorer
+from kilter.model.scorer import Reference
 from kilter.model.workers import ALONE, Workers
 from kilter.tokens.encoding import EncodedPair
 
@@ -54,7 +54,7 @@ class ScoredPairs:
 
 
 def score_pairs(
-    policy: Scorer,
+    policy: Reference,
     pairs: Sequence[EncodedPair],
     *,
     reference: Reference | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from kilter.data.tables import check_table_path, write_table
 from kilter.measure.config import ScoreConfig
 from kilter.measure.pairs import ScoredPairs, score_pairs
 from kilter.measure.statistics import wilson
+from kilter.model.fingerprint import model_fingerprint
 from kilter.model.loading import (
     check_same_vocabulary,
     load_scorer,
@@ -21,7 +22,12 @@ from kilter.model.loading import (
     longest_sequence,
     pick_device,
 )
+from kilter.model.prepared import PreparedTree
+from kilter.model.reference_scores import ReferenceScores
+from kilter.model.score_store import default_directory
+from kilter.model.scorer import Reference, Scorer
 from kilter.tokens.encoding import EncodedPair, Encoder, Limits
+from kilter.tokens.packing import pack
 
 SHOWN = 10  # pairs in the printed table
 
@@ -36,18 +42,26 @@ def score(config: ScoreConfig, console: Console | None = None) -> ScoredPairs:
     console.print(data.describe(), highlight=False, soft_wrap=True)
     rows = data.rows if config.last is None else data.rows[-config.last :]
 
-    policy = load_scorer(config.model, precision=config.precision, device=device, strict=config.strict)
-    reference = None
+    policy: Reference = load_scorer(config.model, precision=config.precision, device=device, strict=config.strict)
+    reference: Reference | None = None
     if config.reference is not None:
         reference = load_scorer(config.reference, precision=config.precision, device=device, strict=config.strict)
-        check_same_vocabulary(policy, reference)
-    longest = longest_sequence(policy, config.max_length, config.node_budget)
+        check_same_vocabulary(policy.scorer, reference.scorer)
+    longest = longest_sequence(policy.scorer, config.max_length, config.node_budget)
     limits = Limits(max_prompt=config.max_prompt, max_length=longest, on_overflow=config.on_overflow)
     encoder = Encoder(load_tokenizer(config.model), config.style, limits, skip_bad=config.skip_bad)
     pairs, report = encoder.encode_pairs(rows)
     console.print(report.describe(), highlight=False, soft_wrap=True)
 
+    kept = None
+    if config.cache != "none":
+        kept = _kept(config, (reference or policy).scorer, console)
+        policy, reference = (kept, None) if reference is None else (policy, kept)
+
     with Progress(console=Console(stderr=True), transient=True) as bar:
+        if kept is not None:
+            task = bar.add_task("filling", total=len(pairs))
+            fill(kept, pairs, config.node_budget, lambda count: bar.advance(task, count))
         task = bar.add_task("scoring", total=len(pairs))
         scored = score_pairs(
             policy,
@@ -61,9 +75,34 @@ def score(config: ScoreConfig, console: Console | None = None) -> ScoredPairs:
         write_table(columns(pairs, scored, config.beta), config.out)
     console.print(first_pairs(pairs, scored, config.beta))
     console.print(totals(scored))
+    if kept is not None:
+        console.print(kept.describe(kept.counts), highlight=False, soft_wrap=True)
     if config.out is not None:
         console.print(f"all {len(pairs):,} pairs: {config.out}", highlight=False, soft_wrap=True)
     return scored
+
+
+def _kept(config: ScoreConfig, scorer: Scorer, console: Console) -> ReferenceScores:
+    """The scores of a model that is at hand, where a run with this model as its reference looks for them."""
+    kept = ReferenceScores(
+        config.cache_dir or default_directory(),
+        model_fingerprint(scorer),
+        lambda: scorer,
+        hidden=config.cache == "hidden",
+        warn=lambda text: console.print(f"warning: {text}", highlight=False, soft_wrap=True),
+    )
+    kept.use(scorer)
+    return kept
+
+
+def fill(
+    kept: ReferenceScores, pairs: Sequence[EncodedPair], node_budget: int, on_progress: Callable[[int], None]
+) -> None:
+    """See to it that the scores of both answers of all pairs are kept, a tree at a time: it may be cut off anywhere."""
+    units = [(pair.chosen, pair.rejected) for pair in pairs]
+    for micro in pack(units, node_budget=node_budget).micro_batches:
+        kept.fill(PreparedTree(micro.tree.padded(kept.node_multiple), kept.device))
+        on_progress(len(micro.completion_C) // 2)
 
 
 def columns(pairs: Sequence[EncodedPair], scored: ScoredPairs, beta: float) -> dict[str, Sequence[Any]]:

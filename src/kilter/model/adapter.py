@@ -289,7 +289,8 @@ class _AdapterReference(Scorer):
     def state(self) -> dict[str, Tensor]:
         """The base model's weights and those of the adapter in force, not those that are trained, by the names that
         they have where nothing is trained on them."""
-        state = {name: tensor for name, tensor in super().state().items() if POLICY not in name.split(".")}
+        others = {POLICY, REFERENCE} - {self.adapter}
+        state = {name: tensor for name, tensor in super().state().items() if others.isdisjoint(name.split("."))}
         if self.adapter is None:
             return {name.replace(".base_layer.", "."): tensor for name, tensor in state.items()}
         renamed = {self.adapter: POLICY}

@@ -79,6 +79,11 @@ class ReferenceScores:
         return len(self._log_probs)
 
     @property
+    def in_memory(self) -> bool:
+        """Whether the model is there already."""
+        return self._scorer is not None
+
+    @property
     def bytes_on_disk(self) -> int:
         return self._log_probs.bytes_on_disk + (0 if self._hidden is None else self._hidden.store.bytes_on_disk)
 
@@ -88,6 +93,14 @@ class ReferenceScores:
         if self._scorer is None:
             self._scorer = self._loaded()
         return self._scorer
+
+    @property
+    def device(self) -> torch.device:
+        return self.scorer.device
+
+    @property
+    def node_multiple(self) -> int:
+        return self.scorer.node_multiple
 
     def use(self, scorer: Scorer) -> None:
         """Have this model, which is known to be the reference, in place of one that would be loaded."""

@@ -47,6 +47,12 @@ class Reference(Protocol):
         """The model itself, for what is asked once and not kept."""
         ...
 
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def node_multiple(self) -> int: ...
+
 
 class Scorer(nn.Module):
     """A causal language model that scores token trees.

@@ -77,7 +77,9 @@ def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shar
     moving = _moving(config, policy, reference.model, kept=bool(rows.held_out))
     if reference.model is not None and (moving is None or moving.scorer is not reference.model):
         reference.model.frozen()
-    config = with_node_limit(config, policy, console, workers)
+    # A reference that is not in memory may yet have to be.
+    to_come = 0 if reference.kept is None or reference.kept.in_memory else sum(p.nbytes for p in policy.parameters())
+    config = with_node_limit(config, policy, console, workers, reserved=to_come)
     examples = encode(rows, tokenizer, config, policy, mixture, console, workers)
 
     facts = {

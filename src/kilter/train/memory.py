@@ -31,18 +31,19 @@ _CPU_WORDS = ("can't allocate memory", "not enough memory")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def fitting_node_budget(policy: Scorer, *, updated: bool = False) -> int:
+def fitting_node_budget(policy: Scorer, *, updated: bool = False, reserved: int = 0) -> int:
     """The largest node budget that a training step has memory for: a multiple of 64, at most `ENOUGH`.
 
     What forward keeps for backward is weighed on two small trees; it grows in proportion to the nodes. `updated` says
-    that gradients and moments are there already. Raises OutOfMemoryError where nothing fits.
+    that gradients and moments are there already; `reserved` bytes are left for what may come. Raises OutOfMemoryError
+    where nothing fits.
     """
     per_node = SLACK * _bytes_per_node(policy)
     trained = [p for p in policy.parameters() if p.requires_grad]
     gradients_and_moments = 0 if updated else sum(p.numel() * (p.element_size() + 8) for p in trained)
     logits = 4 * 4 * CHUNK_LOGITS
     free = free_memory(policy.device)
-    room = free - gradients_and_moments - logits
+    room = free - gradients_and_moments - logits - reserved
     nodes = int(room / per_node) // MULTIPLE * MULTIPLE
     if nodes < MULTIPLE:
         raise OutOfMemoryError(

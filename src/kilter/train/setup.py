@@ -116,11 +116,12 @@ def _write_down(run: RunDirectory, config: RunConfig, method: str, facts: Mappin
 C = TypeVar("C", bound=RunConfig)
 
 
-def with_node_limit(config: C, policy: Scorer, console: Console, workers: Workers = ALONE) -> C:
-    """The settings with a number for the node budget: where it is `auto`, as many nodes as there is memory for."""
+def with_node_limit(config: C, policy: Scorer, console: Console, workers: Workers = ALONE, *, reserved: int = 0) -> C:
+    """The settings with a number for the node budget: where it is `auto`, as many nodes as there is memory for once
+    `reserved` bytes are left."""
     if config.node_budget != "auto":
         return config
-    budget = -workers.largest(-fitting_node_budget(policy))
+    budget = -workers.largest(-fitting_node_budget(policy, reserved=reserved))
     console.print(f"node budget: {budget:,}", highlight=False)
     return config.model_copy(update={"node_budget": budget})
 
