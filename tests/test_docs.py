@@ -64,6 +64,7 @@ SMALLER = {
     SWEEPS: {"--max-steps 40": "--max-steps 2", "--sample-eval 50": "--sample-eval 2 --sample-tokens 8"},
     QUICKSTART: MINUTES,
     QUICKSTART_ZH: MINUTES,
+    COMPARING: {"--last 50": "--last 2 --max-new-tokens 4"},
 }
 # What sets kilter up, and what starts it by a launcher (tests/train/test_workers.py does).
 NOT_RUN = {"make", "pip", "torchrun"}
@@ -257,7 +258,9 @@ def test_what_the_page_on_divergence_prints_is_what_it_shows(tmp_path: Path) -> 
 def test_the_guide_to_comparing_runs_as_it_is_printed(directory: Path) -> None:
     here = place(directory, "comparing", "runs/sft/model")
     shutil.copytree(here / "runs" / "sft", here / "runs" / "dpo")
-    compared, told = run_all(steps_of(COMPARING, here), here)
+    compared, told, judged, described = run_all(steps_of(COMPARING, here), here)
+    assert "win rate 0.500" in judged
+    assert described in [block.text for block in blocks(COMPARING) if block.language == "text"]
     for heading in ("KL(A, B)", "perplexity of A / of B", "same likeliest token", "correlation of log-probs"):
         assert heading in compared
         assert heading in COMPARING.read_text(encoding="utf-8")

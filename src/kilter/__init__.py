@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from kilter.measure.compare import compare
     from kilter.measure.config import CheckConfig, CompareConfig, GenerateConfig, ScoreConfig
     from kilter.measure.generate import generate
+    from kilter.measure.judges import judge_by_reward
     from kilter.measure.score import score
+    from kilter.measure.win_rate import WinRate, win_rate
     from kilter.model.loading import load_scorer, load_tokenizer
     from kilter.model.prepared import PreparedTree
     from kilter.model.sampler import SamplingSettings, TransformersSampler
@@ -53,6 +55,7 @@ __all__ = [
     "TokenSequence",
     "TokenTree",
     "TransformersSampler",
+    "WinRate",
     "__version__",
     "align",
     "check",
@@ -60,6 +63,7 @@ __all__ = [
     "convert",
     "divergence",
     "generate",
+    "judge_by_reward",
     "load_scorer",
     "load_tokenizer",
     "objectives",
@@ -71,6 +75,7 @@ __all__ = [
     "score",
     "sft",
     "sweep",
+    "win_rate",
 ]
 
 _MODULE_OF = {
@@ -90,11 +95,13 @@ _MODULE_OF = {
     "TokenSequence": "kilter.tokens.sequence",
     "TokenTree": "kilter.tokens.tree",
     "TransformersSampler": "kilter.model.sampler",
+    "WinRate": "kilter.measure.win_rate",
     "align": "kilter.train.align",
     "check": "kilter.measure.check",
     "compare": "kilter.measure.compare",
     "convert": "kilter.data.convert",
     "generate": "kilter.measure.generate",
+    "judge_by_reward": "kilter.measure.judges",
     "load_scorer": "kilter.model.loading",
     "load_tokenizer": "kilter.model.loading",
     "pack": "kilter.tokens.packing",
@@ -105,6 +112,7 @@ _MODULE_OF = {
     "score": "kilter.measure.score",
     "sft": "kilter.train.sft",
     "sweep": "kilter.train.sweep",
+    "win_rate": "kilter.measure.win_rate",
 }
 _PACKAGES = ("divergence", "objectives")
 

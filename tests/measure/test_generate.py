@@ -61,6 +61,28 @@ def run(*, terminal: bool = False, width: int = 80, **settings: Any) -> tuple[Ge
     return generate(GenerateConfig(**given), console), stream.getvalue()
 
 
+def test_a_judge_says_how_often_the_first_model_is_preferred(
+    save: Callable[..., str], prompts: Path, tmp_path: Path
+) -> None:
+    """By the judge's own rule, from the answers that were written."""
+    (tmp_path / "mine.py").write_text("def reward(prompt, answer):\n    return ord(answer[0]) if answer else 0\n")
+    names = {"model": save("a"), "against": save("b", seed=1)}
+    out = tmp_path / "out.jsonl"
+    found, text = run(**names, prompts=prompts, samples=4, out=out, judge=f"{tmp_path / 'mine.py'}:reward")
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    ours, theirs = ([row["answer"] for row in rows if row["model"] == name] for name in names.values())
+    first = [ord(answer[0]) if answer else 0 for answer in ours], [ord(answer[0]) if answer else 0 for answer in theirs]
+    assert found.win_rate is not None
+    assert found.win_rate.wins == sum(a > b for a, b in zip(*first, strict=True))
+    assert found.win_rate.losses == sum(a < b for a, b in zip(*first, strict=True))
+    assert found.win_rate.describe()[:40] in " ".join(text.split())
+
+
+def test_a_judge_needs_another_model(save: Callable[..., str], prompts: Path) -> None:
+    with pytest.raises(ConfigError, match="give --against"):
+        run(model=save("m"), prompts=prompts, judge="operator:contains")
+
+
 def test_columns_are_taken_for_prompts(save: Callable[..., str], tmp_path: Path) -> None:
     path = tmp_path / "questions.csv"
     path.write_text("id,question\n1,how big?\n2,how old?\n")
@@ -102,7 +124,7 @@ def test_a_model_beside_its_copy_says_the_same_at_a_kl_of_zero(save: Callable[..
     found, _ = run(model=save("m"), against=save("copy"), prompts=prompts)
     first, second = found.answers.values()
     assert [a.answer.tolist() for a in first.samples] == [b.answer.tolist() for b in second.samples]
-    assert first.summary()["sample_answer_kl"] == pytest.approx(0, abs=1e-6)
+    assert first.summary()["answer_kl_policy_reference"] == pytest.approx(0, abs=1e-6)
 
 
 def test_rows_hold_every_answer_and_are_written_as_they_are_made(
@@ -120,7 +142,7 @@ def test_rows_hold_every_answer_and_are_written_as_they_are_made(
     }
     assert rows[0]["prompt"] == "\n\nHuman: what is a bee?\n\nAssistant:"
     kl = np.mean([row["kl_policy_reference"] for row in rows if row["model"] == names["model"]])
-    assert kl == pytest.approx(found.answers[names["model"]].summary()["sample_answer_kl"])
+    assert kl == pytest.approx(found.answers[names["model"]].summary()["answer_kl_policy_reference"])
 
 
 def test_prompts_of_pairs_are_rendered_as_training_renders_them(save: Callable[..., str], tmp_path: Path) -> None:

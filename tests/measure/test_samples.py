@@ -137,7 +137,9 @@ def test_colder_answers_are_not_called_by_the_name_of_answer_kl_which_they_miss(
     cold = SampleEvaluation(score_samples(policy, drawn(policy, 100, settings), reference), settings)
     assert not any("answer_kl" in name for name in cold.summary())
     kl_S = [float(row.kl.sum()) for row in cold.scored if row.kl is not None]
-    assert abs(distance(cold.summary()["sample_kl_along_answers"], exact["forward"], cold.scored, kl_S)) > 5
+    assert abs(distance(answer_kl(cold.scored).kl.value, exact["forward"], cold.scored, kl_S)) > 5
+    tokens = sum(len(sample.answer) for sample in cold.samples)
+    assert cold.summary()["kl_policy_reference_along_policy_answers"] == pytest.approx(sum(kl_S) / tokens)
 
 
 @pytest.fixture
@@ -175,6 +177,7 @@ def test_a_summary_and_rows_are_those_worked_out_by_hand(tiny_tokenizer: object)
         ScoredSample(
             Sample(prompt, np.array(ids, np.int32), np.array(log_prob) + 0.5, finished),
             np.array(log_prob),
+            np.full(len(ids), 0.5),
             np.array(log_prob) - 1,
             np.full(len(ids), 0.25),
         )
@@ -191,10 +194,19 @@ def test_a_summary_and_rows_are_those_worked_out_by_hand(tiny_tokenizer: object)
             "sample_log_prob": -11 / 8,
             "sampler_disagreement": 0.5,
             "sampler_disagreement_mean": 0.5,
-            "sample_answer_kl": 1.0,
-            "sample_answer_kl_se": 0.25,
-            "sample_log_ratio": 4.0,
-            "sample_log_ratio_se": 1.0,
+            "policy_entropy_along_policy_answers": 0.5,
+            "kl_policy_reference_along_policy_answers": 0.25,
+            "answer_entropy_policy": 2.0,
+            "answer_entropy_policy_se": 0.5,
+            "answer_kl_policy_reference": 1.0,
+            "answer_kl_policy_reference_se": 0.25,
+            "answer_kl_policy_reference_variance": 0.125,
+            "answer_kl_policy_reference_k1": 4.0,
+            "answer_kl_policy_reference_k1_se": 1.0,
+            "answer_kl_policy_reference_k1_variance": 2.0,
+            "answer_kl_policy_reference_k3": 4 / math.e,
+            "answer_kl_policy_reference_k3_se": 1 / math.e,
+            "answer_kl_policy_reference_k3_variance": 2 / math.e**2,
         }
     )
     first, second = evaluation.rows(tiny_tokenizer)  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ from kilter.model.row_functions import (
     KL_POLICY_REFERENCE,
     KL_REFERENCE_POLICY,
     LOG_PROB,
+    REFERENCE_ENTROPY,
     REFERENCE_LOG_PROB,
     REFERENCE_TOP,
     TOP,
@@ -56,6 +57,7 @@ def js_by_entropies(p: Tensor, q: Tensor) -> Tensor:
 FORMULAS: dict[RowFunction, Callable[[Tensor, Tensor], Tensor]] = {
     LOG_PROB: lambda p, q: p[ROW_M, ID_M].log(),
     ENTROPY: lambda p, q: torch.special.entr(p).sum(-1),
+    REFERENCE_ENTROPY: lambda p, q: torch.special.entr(q).sum(-1),
     KL_POLICY_REFERENCE: lambda p, q: (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1),
     KL_REFERENCE_POLICY: lambda p, q: (torch.xlogy(q, q) - torch.xlogy(q, p)).sum(-1),
     REFERENCE_LOG_PROB: lambda p, q: q[ROW_M, ID_M].log(),
@@ -108,6 +110,7 @@ def case(name: str) -> Case:
 NAMES = ["plain", "bias", "soft cap", "frozen", "tied"]
 BESIDE = Beside(LogitsHead(linear(seed=3).requires_grad_(False)), random(ROWS, WIDTH, seed=9))
 FUNCTIONS = list(FORMULAS)
+OF_THE_REFERENCE = (REFERENCE_LOG_PROB, REFERENCE_ENTROPY)  # no gradient flows through them
 
 
 def distributions(case: Case) -> tuple[Tensor, Tensor]:
@@ -130,6 +133,7 @@ def test_log_prob_entropy_and_kl_of_one_row_are_those_worked_out_by_hand() -> No
     by_hand = [
         [math.log(1 / 4), math.log(3 / 4)],
         [math.log(4) - 0.75 * math.log(3)],
+        [math.log(2)],
         [0.75 * math.log(3) - math.log(2)],
         [math.log(2) - 0.5 * math.log(3)],
         [math.log(1 / 2), math.log(1 / 2)],
@@ -154,7 +158,7 @@ def test_rows_and_their_gradients_equal_those_of_full_logits(
     (got,) = head_rows(head, hidden(), TARGETS, [function], beside=BESIDE, rows_per_chunk=rows_per_chunk)
     wanted = FORMULAS[function](*distributions(made))
     assert_same([got.detach()], [wanted.detach()])
-    if function is REFERENCE_LOG_PROB:
+    if function in OF_THE_REFERENCE:
         return
     slope = random(len(wanted), seed=5)
     assert_same(
@@ -212,7 +216,7 @@ def masked_head(module: nn.Linear, tokens: Iterable[int] = MASKED) -> LogitsHead
 
 @pytest.mark.parametrize(
     "function",
-    [function for function in FUNCTIONS if function is not REFERENCE_LOG_PROB],
+    [function for function in FUNCTIONS if function not in OF_THE_REFERENCE],
     ids=lambda function: function.name,
 )
 def test_a_masked_vocabulary_is_one_without_those_tokens(function: RowFunction) -> None:

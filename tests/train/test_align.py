@@ -333,13 +333,14 @@ def test_answers_are_sampled_at_evaluations_and_their_kl_is_nil_at_the_start(sta
     run("dpo", start, pairs_file, tmp_path / "run", console, sample_eval=6, sample_tokens=8, eval_every=3)
     rows = [row for row in RunDirectory(tmp_path / "run").read_metrics() if row.get("split") == "eval"]
     assert [row["step"] for row in rows] == [0, 3, 6]
-    assert abs(rows[0]["sample_answer_kl"]) < 1e-5
-    assert rows[2]["sample_answer_kl"] > 3 * rows[2]["sample_answer_kl_se"] > 0
+    assert abs(rows[0]["answer_kl_policy_reference"]) < 1e-5
+    assert rows[2]["answer_kl_policy_reference"] > 3 * rows[2]["answer_kl_policy_reference_se"] > 0
     assert rows[0]["sampler_disagreement"] < 1e-4
     samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     assert [sample["step"] for sample in samples] == [0] * 6 + [3] * 6 + [6] * 6
     assert all(sample["tokens"] <= 8 for sample in samples)
-    assert sum(s["kl_policy_reference"] for s in samples[12:]) / 6 == pytest.approx(rows[2]["sample_answer_kl"])
+    kl = sum(s["kl_policy_reference"] for s in samples[12:]) / 6
+    assert kl == pytest.approx(rows[2]["answer_kl_policy_reference"])
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "KL(policy, reference) of answers" in card
 

@@ -222,7 +222,7 @@ def test_sampled_answers_are_the_frontiers_kl_where_all_runs_have_them(start, pa
         grid(start, pairs_file, tmp_path / "sweep", seed="0,1", max_steps=1, sample_eval=4, sample_tokens=4), quiet()
     )
     assert found.account.axes is not None
-    assert found.account.axes[0].key == "sample_answer_kl"
+    assert found.account.axes[0].key == "answer_kl_policy_reference"
     assert "answer KL(policy, reference) of sampled answers" in (found.out / "frontier.svg").read_text()
 
 

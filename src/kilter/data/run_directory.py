@@ -6,6 +6,7 @@
       metrics.jsonl    one row a step
       before.safetensors  the held-out examples' scores before the first step
       samples.jsonl    answers sampled at evaluations
+      reference-samples.jsonl  the reference's own answers to the same prompts, drawn once
       checkpoints/     what the run can be taken up from (data/checkpoints.py)
       model/           the result
 
@@ -35,8 +36,9 @@ MODEL = "model"
 CHECKPOINTS = "checkpoints"
 BEFORE = "before.safetensors"
 SAMPLES = "samples.jsonl"
+REFERENCE_SAMPLES = "reference-samples.jsonl"
 # All that a run may leave in its directory. What is not among these is not kilter's, and is never deleted.
-ENTRIES = (CONFIG, METRICS, BEFORE, SAMPLES, CHECKPOINTS, MODEL, "report.html", MANIFEST)
+ENTRIES = (CONFIG, METRICS, BEFORE, SAMPLES, REFERENCE_SAMPLES, CHECKPOINTS, MODEL, "report.html", MANIFEST)
 
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -93,6 +95,10 @@ class RunDirectory:
     @property
     def before(self) -> Path:
         return self.path / BEFORE
+
+    @property
+    def reference_samples(self) -> Path:
+        return self.path / REFERENCE_SAMPLES
 
     @property
     def model(self) -> Path:
@@ -196,7 +202,7 @@ class RunDirectory:
 
 def json_line(row: Mapping[str, object]) -> str:
     """A flat row as a line of JSON, with "nan", "inf" and "-inf" for the numbers that JSON lacks."""
-    return json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) + "\n"
+    return json.dumps({name: plain(value) for name, value in row.items()}, allow_nan=False) + "\n"
 
 
 @contextmanager
@@ -264,7 +270,8 @@ def _encoded(text: str, path: Path) -> bytes:
         raise RunError(f"cannot write {path}: {found!r} is not valid text; expected UTF-8; rename it") from None
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """A value that JSON has: of numbers that it lacks their names, which `float` reads."""
     return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -91,6 +91,11 @@ class GenerateConfig(ReadingConfig):
         f"from: {ACCEPTED}"
     )
     against: str | None = Field(None, description="Another model to answer beside it: adds KL of the answers.")
+    judge: str | None = Field(
+        None,
+        description="Python function for the win rate over --against, as module:function or file.py:function: of "
+        "(prompt, first, second), the preference for the first from 0 to 1, or of (prompt, answer), a reward.",
+    )
     out: Path | None = Field(None, description="Write one row an answer there as they are made: .jsonl.")
     overwrite: Overwrite = False
     samples: int = Field(1, ge=1, description="Answers to each prompt.")

@@ -16,8 +16,10 @@ from kilter.data.run_directory import rows_file
 from kilter.data.tables import check_rows_path
 from kilter.errors import ConfigError
 from kilter.measure.config import GenerateConfig
+from kilter.measure.judges import Judge, judge_named
 from kilter.measure.samples import SampleEvaluation, sample_evaluation
 from kilter.measure.side_by_side import show_answers, totals
+from kilter.measure.win_rate import WinRate, win_rate
 from kilter.model.loading import check_same_vocabulary, load_scorer, load_tokenizer, pick_device
 from kilter.model.sampler import SamplingSettings, check_room
 from kilter.model.scorer import Scorer
@@ -32,10 +34,11 @@ Answers = Mapping[str, SampleEvaluation]
 @dataclass(frozen=True, eq=False)
 class Generated:
     """What each model answered, scored with the other as its reference where there are two; not `complete` if it was
-    stopped before the last prompt."""
+    stopped before the last prompt. With a judge, the win rate of the one over the other."""
 
     answers: Answers
     complete: bool
+    win_rate: WinRate | None = None
 
 
 def generate(config: GenerateConfig, console: Console | None = None) -> Generated:
@@ -50,6 +53,9 @@ def generate(config: GenerateConfig, console: Console | None = None) -> Generate
         check_rows_path(config.out, overwrite=config.overwrite, sources=config.prompts)
     if config.against == config.model:
         raise ConfigError(f"--against is {config.against}, the model itself; name another, or leave it out")
+    if config.judge is not None and config.against is None:
+        raise ConfigError("--judge compares answers with those of another model; say with which: give --against")
+    judge = None if config.judge is None else judge_named(config.judge)
     tokenizer = load_tokenizer(config.model)
     prompts = read_distinct_prompts(config, tokenizer, console)
     names = [config.model] if config.against is None else [config.model, config.against]
@@ -84,9 +90,18 @@ def generate(config: GenerateConfig, console: Console | None = None) -> Generate
     elif 0 < shown < answered:
         console.print(f"shown: {shown:,} of {answered:,} prompts", highlight=False)
     console.print(totals(found))
+    judged = None if judge is None else judged_answers(found, judge, tokenizer, config.seed)
+    if judged is not None:
+        console.print(judged.describe(), highlight=False)
     if config.out is not None:
         console.print(f"all answers: {config.out}", highlight=False, soft_wrap=True, markup=False)
-    return Generated(found, complete=answered == len(prompts))
+    return Generated(found, complete=answered == len(prompts), win_rate=judged)
+
+
+def judged_answers(answers: Answers, judge: Judge, tokenizer: PreTrainedTokenizerFast, seed: int) -> WinRate:
+    """The win rate of the first of two models over the other."""
+    first, second = answers.values()
+    return win_rate(first.prompts(tokenizer), first.answers(tokenizer), second.answers(tokenizer), judge, seed=seed)
 
 
 def read_distinct_prompts(

@@ -81,13 +81,10 @@ def score_labelled(
 
 def summary(scored: ScoredLabelled) -> dict[str, Any]:
     """What a metrics row shows of scored answers: means over the good and over the bad, and KL in nats per token."""
-    apart = scored.auc
     return {
         "answers": len(scored),
         "good": len(scored.good),
-        "auc": apart.value,
-        "auc_low": apart.low,
-        "auc_high": apart.high,
+        **scored.auc.named("auc"),
         "likelier": scored.likelier.value,
         **scored.good.summary("good"),
         **scored.bad.summary("bad"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kilter.measure.answers import AnswerScores, Floats, score_answers
-from kilter.measure.statistics import Interval, wilson
+from kilter.measure.statistics import Interval, mean_interval, wilson
 from kilter.model.scorer import Reference
 from kilter.model.workers import ALONE, Workers
 from kilter.tokens.encoding import EncodedPair
@@ -52,6 +52,11 @@ class ScoredPairs:
     def accuracy(self) -> Interval:
         return wilson(float(self.correct_P.sum()), len(self))
 
+    @property
+    def gap(self) -> Interval:
+        """The mean gap."""
+        return mean_interval(self.gap_P)
+
 
 def score_pairs(
     policy: Reference,
@@ -78,14 +83,11 @@ def score_pairs(
 
 def summary(scored: ScoredPairs) -> dict[str, Any]:
     """What a metrics row or a table shows of scored pairs: means over pairs, and KL in nats per token."""
-    accuracy = scored.accuracy
     return {
         "pairs": len(scored),
-        "accuracy": accuracy.value,
-        "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
+        **scored.accuracy.named("accuracy"),
         "likelier": float(scored.likelier_P.mean()),
-        "gap": float(scored.gap_P.mean()),
+        **scored.gap.named("gap"),
         **scored.chosen.summary("chosen"),
         **scored.rejected.summary("rejected"),
     }

@@ -124,12 +124,9 @@ def score_rankings(
 
 def summary(scored: ScoredRankings) -> dict[str, Any]:
     """What a metrics row shows of scored rankings: that of their pairs, and how often one of the best comes first."""
-    first = scored.accuracy_of_first
     return {
         "rankings": len(scored),
-        "first": first.value,
-        "first_low": first.low,
-        "first_high": first.high,
+        **scored.accuracy_of_first.named("first"),
         "likeliest": float(scored.likeliest_R.mean()),
         **pairs.summary(scored.pairs),
     }

@@ -2,7 +2,9 @@
 reference.
 
 Answer KL is a divergence between distributions over whole answers (kilter.divergence.estimates.sequences says how it is
-estimated from answers that the policy drew).
+estimated from answers that one of the two drew). KL(policy, reference) takes the policy's own answers, and
+KL(reference, policy) the reference's. What is said here of policy and reference holds for the reference's answers with
+the two exchanged.
 
 Axes: S samples.
 """
@@ -17,7 +19,15 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kilter.divergence.estimates import Estimate, SequenceKl, kl_from_sequences, mean_estimate
-from kilter.model.row_functions import KL_POLICY_REFERENCE, LOG_PROB, REFERENCE_LOG_PROB
+from kilter.model.row_functions import (
+    ENTROPY,
+    KL_POLICY_REFERENCE,
+    KL_REFERENCE_POLICY,
+    LOG_PROB,
+    REFERENCE_ENTROPY,
+    REFERENCE_LOG_PROB,
+    RowFunction,
+)
 from kilter.model.sampler import (
     Disagreement,
     Sample,
@@ -36,10 +46,11 @@ NGRAM = 4  # tokens
 @dataclass(frozen=True, eq=False, slots=True)
 class ScoredSample:
     """A sample, and what the Scorer says of each of its tokens, in nats: log-probs under the policy and under the
-    reference, and the exact token KL(policy, reference); None without a reference."""
+    reference, the policy's entropy there, and the exact token KL(policy, reference); None without a reference."""
 
     sample: Sample
     log_prob: Floats
+    entropy: Floats
     reference_log_prob: Floats | None = None
     kl: Floats | None = None
 
@@ -58,8 +69,27 @@ class ScoredSample:
 def score_samples(
     policy: Scorer, samples: Sequence[Sample], reference: Reference | None = None, *, node_budget: int = 2048
 ) -> list[ScoredSample]:
-    """Samples with their tokens' log-probs by the Scorer and, with a reference, the exact KL to it."""
-    functions = [LOG_PROB] if reference is None else [LOG_PROB, REFERENCE_LOG_PROB, KL_POLICY_REFERENCE]
+    """The policy's samples with their tokens' log-probs and entropies and, with a reference, the exact KL to it."""
+    functions = [LOG_PROB, ENTROPY] + ([] if reference is None else [REFERENCE_LOG_PROB, KL_POLICY_REFERENCE])
+    return _scored(policy, samples, functions, reference, node_budget)
+
+
+def score_reference_samples(
+    policy: Scorer, samples: Sequence[Sample], reference: Scorer, *, node_budget: int = 2048
+) -> list[ScoredSample]:
+    """The reference's samples, with policy and reference exchanged: its log-probs and entropies, the policy's log-probs
+    in the place of a reference's, and KL(reference, policy)."""
+    functions = [REFERENCE_LOG_PROB, REFERENCE_ENTROPY, LOG_PROB, KL_REFERENCE_POLICY]
+    return _scored(policy, samples, functions, reference, node_budget)
+
+
+def _scored(
+    policy: Scorer,
+    samples: Sequence[Sample],
+    functions: Sequence[RowFunction],
+    reference: Reference | None,
+    node_budget: int,
+) -> list[ScoredSample]:
     sequences = [sample.sequence for sample in samples]
     values = token_values(policy, sequences, functions, reference=reference, node_budget=node_budget)
     return [ScoredSample(sample, *found) for sample, found in zip(samples, values, strict=True)]
@@ -97,6 +127,14 @@ class SampleEvaluation:
     def samples(self) -> list[Sample]:
         return [row.sample for row in self.scored]
 
+    def prompts(self, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+        """Each sample's prompt as text, special tokens written out."""
+        return [text_of(sample.prompt, tokenizer) for sample in self.samples]
+
+    def answers(self, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+        """Each sample's answer as text."""
+        return [answer_text(sample, tokenizer) for sample in self.samples]
+
     @property
     def disagreement(self) -> Disagreement:
         """Of the sampler's log-probs with the Scorer's."""
@@ -123,30 +161,71 @@ class SampleEvaluation:
         return float(np.concatenate([row.log_prob for row in self.scored]).mean())
 
     @property
+    def entropy(self) -> float:
+        """Of the next-token distributions along the answers, nats per token."""
+        return float(np.concatenate([row.entropy for row in self.scored]).mean())
+
+    @property
+    def answer_entropy(self) -> Estimate:
+        """Entropy of the distribution over answers, nats per answer: the mean of the sum of exact token entropies along
+        each, by the chain rule. That is what its name says only where `settings.faithful`."""
+        return self._mean([float(row.entropy.sum()) for row in self.scored])
+
+    @property
+    def kl(self) -> float | None:
+        """Exact token KL(policy, reference) along the answers, nats per token; None without reference."""
+        rows = [row.kl for row in self.scored if row.kl is not None]
+        return float(np.concatenate(rows).mean()) if rows else None
+
+    @property
     def answer_kl(self) -> SequenceKl | None:
         """As `answer_kl` has it, which is what its name says only where `settings.faithful`; None without reference."""
         return None if self.scored[0].kl is None else answer_kl(self.scored)
 
     def summary(self) -> dict[str, float]:
-        """One flat row for metrics; `_se` is a standard error over prompts.
-
-        Where the settings are not faithful to the model, the sum of token KL along what was drawn is no estimate of
-        answer KL, and its name is sample_kl_along_answers.
-        """
-        row = {
+        """What the answers are like, and `divergences`, as one flat row for metrics."""
+        return {
             "samples": len(self.scored),
             "sample_prompts": len({row.prompt for row in self.scored}),
-            "sample_tokens": self.tokens.value,
-            "sample_finished": self.finished.value,
-            "sample_repetition": self.repetition.value,
-            "sample_log_prob": self.log_prob,
+            **self.facts("sample"),
             "sampler_disagreement": self.disagreement.largest,
             "sampler_disagreement_mean": self.disagreement.mean,
+            **self.divergences(),
+        }
+
+    def facts(self, called: str) -> dict[str, float]:
+        """What answers that are `called` so are like."""
+        return {
+            f"{called}_tokens": self.tokens.value,
+            f"{called}_finished": self.finished.value,
+            f"{called}_repetition": self.repetition.value,
+            f"{called}_log_prob": self.log_prob,
+        }
+
+    def divergences(self, drawn_by: str = "policy", other: str = "reference") -> dict[str, float]:
+        """Entropy and KL, each by a name that says of what and along what; `_se` is a standard error over prompts, and
+        `_variance` that of one answer's value.
+
+        Of answers (nats per answer) there is something to be said only where the settings are faithful to the model;
+        along those that were drawn (nats per token) always.
+        """
+        row = {f"{drawn_by}_entropy_along_{drawn_by}_answers": self.entropy}
+        if self.kl is not None:
+            row[f"kl_{drawn_by}_{other}_along_{drawn_by}_answers"] = self.kl
+        if not self.settings.faithful:
+            return row
+        entropy = self.answer_entropy
+        row |= {
+            f"answer_entropy_{drawn_by}": entropy.value,
+            f"answer_entropy_{drawn_by}_se": entropy.standard_error,
         }
         if (found := self.answer_kl) is not None:
-            name = "sample_answer_kl" if self.settings.faithful else "sample_kl_along_answers"
-            row |= {name: found.kl.value, f"{name}_se": found.kl.standard_error}
-            row |= {"sample_log_ratio": found.log_ratio.value, "sample_log_ratio_se": found.log_ratio.standard_error}
+            name = f"answer_kl_{drawn_by}_{other}"
+            for ending, by in (("", "kl"), ("_k1", "log_ratio"), ("_k3", "k3")):
+                estimate: Estimate = getattr(found, by)
+                row[f"{name}{ending}"] = estimate.value
+                row[f"{name}{ending}_se"] = estimate.standard_error
+                row[f"{name}{ending}_variance"] = getattr(found.variance, by)
         return row
 
     def rows(self, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, Any]]:
@@ -173,9 +252,22 @@ def sample_evaluation(
     With a reference, KL(policy, reference) is measured along them. Raises ConfigError where a prompt leaves no room
     for its answer, or where the two pass the node budget.
     """
-    sampler = TransformersSampler(policy, stop_tokens(policy.model, tokenizer), settings)
-    samples = sampler.sample(prompts, seed=seed, on_progress=on_progress)
+    samples = draw_samples(policy, prompts, settings, tokenizer=tokenizer, seed=seed, on_progress=on_progress)
     return SampleEvaluation(score_samples(policy, samples, reference, node_budget=node_budget), settings)
+
+
+def draw_samples(
+    policy: Scorer,
+    prompts: Sequence[Ids],
+    settings: SamplingSettings,
+    *,
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    on_progress: Callable[[int], None] = lambda samples: None,
+) -> list[Sample]:
+    """What a model answers, each answer up to one of its stop tokens."""
+    sampler = TransformersSampler(policy, stop_tokens(policy.model, tokenizer), settings)
+    return sampler.sample(prompts, seed=seed, on_progress=on_progress)
 
 
 def answer_text(sample: Sample, tokenizer: PreTrainedTokenizerFast) -> str:

@@ -68,6 +68,7 @@ def totals(answers: Mapping[str, SampleEvaluation]) -> Table:
     table.add_row("finished", *(_shown(one.finished, 3) for one in found))
     table.add_row(f"repeated {NGRAM}-grams", *(_shown(one.repetition, 3) for one in found))
     table.add_row("log-prob, nats a token", *(f"{one.log_prob:.3f}" for one in found))
+    table.add_row("entropy, nats a token", *(f"{one.entropy:.3f}" for one in found))
     notes = [f"±: one standard error over {'prompts' if prompts > 1 else 'answers'}"]
     if kls := [kl for one in found if (kl := one.answer_kl) is not None]:
         table.add_row("KL(this, other), nats", *(_shown(kl.kl, 3) for kl in kls))

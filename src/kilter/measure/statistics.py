@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,14 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def named(self, name: str) -> dict[str, float]:
+        """The three as entries of a flat row for metrics."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
+    def times(self, factor: float) -> Interval:
+        """Of the estimate times a positive number."""
+        return Interval(*(factor * end for end in self))
+
 
 def wilson(successes: float, trials: int) -> Interval:
     """A proportion with its Wilson score interval (Wilson 1927); ties may count half. NaN without trials."""
@@ -29,14 +38,53 @@ def wilson(successes: float, trials: int) -> Interval:
     return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
 
 
+def mean_interval(values: NDArray[Any]) -> Interval:
+    """The mean of independent values, with a 95% interval by the normal approximation; NaN where there are none."""
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) < 2:
+        return Interval(float(values.mean()) if len(values) else math.nan, math.nan, math.nan)
+    mean = float(values.mean())
+    half = NORMAL_975 * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half)
+
+
 def paired_difference(after: NDArray[Any], before: NDArray[Any]) -> Interval:
     """The mean of after - before over the same items, with a 95% interval by the normal approximation."""
-    difference = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    if len(difference) < 2:
-        return Interval(float(difference.mean()) if len(difference) else math.nan, math.nan, math.nan)
-    mean = float(difference.mean())
-    half = NORMAL_975 * float(difference.std(ddof=1)) / math.sqrt(len(difference))
-    return Interval(mean, mean - half, mean + half)
+    return mean_interval(np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class RatioMean:
+    """A mean whose weight differs from unit to unit (a loss per token, of answers), and what moves it.
+
+    The influence of a unit is how far the mean would be from itself were all units like this one, to first order;
+    so sums and differences of such means over the same units have intervals, too (the delta method).
+    Axis: U units that are independent of each other.
+    """
+
+    value: float
+    influence_U: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, total_U: NDArray[Any], size_U: NDArray[Any]) -> Self:
+        """The sum of all totals over that of all sizes; 0 where there is nothing."""
+        value = float(total_U.sum() / (size_U.sum() or 1.0))
+        return cls(value, (total_U - value * size_U) / (size_U.mean() or 1.0))
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.value + other.value, self.influence_U + other.influence_U)
+
+    def __mul__(self, weight: float) -> Self:
+        return type(self)(weight * self.value, weight * self.influence_U)
+
+    def __sub__(self, other: Self) -> Self:
+        return self + other * -1.0
+
+    @property
+    def interval(self) -> Interval:
+        """95%, by the normal approximation."""
+        spread = mean_interval(self.influence_U)
+        return Interval(self.value, self.value + spread.low, self.value + spread.high)
 
 
 class Sides(NamedTuple):

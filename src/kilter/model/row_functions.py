@@ -104,6 +104,7 @@ ENTROPY = RowFunction("entropy", lambda rows, _: -_expectation(rows.p, rows.log_
 REFERENCE_LOG_PROB = RowFunction(
     "reference log_prob", lambda rows, targets: _gather(rows.log_q, targets), per_target=True
 )
+REFERENCE_ENTROPY = RowFunction("reference entropy", lambda rows, _: -_expectation(rows.q, rows.log_q))
 # The id of the likeliest token (on a CPU `max` finds it in a third of the time of `argmax`).
 TOP = RowFunction("top", lambda rows, _: rows.log_p.max(-1).indices)
 REFERENCE_TOP = RowFunction("reference top", lambda rows, _: rows.log_q.max(-1).indices)

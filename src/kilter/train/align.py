@@ -13,16 +13,18 @@ from kilter.data.reading import Dataset
 from kilter.data.records import Labelled, Pair, Ranking
 from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError
+from kilter.measure.judges import judge_named
 from kilter.model.loading import copy_of, load_tokenizer
 from kilter.model.reference_scores import Counts, ReferenceScores
 from kilter.model.scorer import Scorer
 from kilter.model.workers import Workers, open_workers
 from kilter.objectives import OBJECTIVES, Mixture, parse
+from kilter.train.account import Account, Scored
 from kilter.train.card import model_card
 from kilter.train.checkpoint import Keeper
 from kilter.train.config import NONE, AlignConfig
 from kilter.train.examples import encode
-from kilter.train.held_out import Account, HeldOut, Scored
+from kilter.train.held_out import HeldOut
 from kilter.train.loop import Task, fit
 from kilter.train.moving_reference import MovingReference
 from kilter.train.reference import RunReference, open_reference
@@ -59,6 +61,7 @@ def align(config: AlignConfig, console: Console | None = None, shared: Shared | 
 
 def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shared) -> Aligned:
     mixture = mixture_of(config)
+    judge = None if config.judge is None else judge_named(config.judge)
     run, checkpoint = open_run(config, "align", console, workers)
     seed_everything(config.seed)
 
@@ -95,6 +98,7 @@ def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shar
     workers.spread(policy, reference.model, None if moving is None else moving.scorer)
 
     held_out = HeldOut(
+        judge=judge,
         examples=examples.held_out,
         policy=policy,
         reference=reference.scores,
@@ -163,6 +167,8 @@ def mixture_of(config: AlignConfig) -> Mixture:
         if getattr(config, name) not in (None, NONE) and not mixture.needs_reference:
             flag = name.replace("_", "-")
             raise ConfigError(f"objective {config.objective!r} has no reference; leave --{flag} out")
+    if config.judge is not None and not mixture.needs_reference and config.reference in (None, NONE):
+        raise ConfigError(f"objective {config.objective!r} has no reference to be judged against; leave --judge out")
     return mixture
 
 
@@ -251,14 +257,12 @@ def _card(run: RunDirectory, config: AlignConfig, mixture: Mixture, account: Acc
         title=f"{Path(config.model).name}, aligned",
         objective=f"{mixture.describe()}.",
         facts=run.read_manifest(),
-        results=() if account is None else account.rows,
-        note="" if account is None else f"{UNITS} {account.note}",
+        results=() if account is None else account.tables,
+        notes=() if account is None else (UNITS, *account.notes),
     )
 
 
 def _show(account: Account | None, run: RunDirectory, console: Console) -> None:
     if account is not None:
-        console.print(account.table())
-        if account.note:
-            console.print(account.note, highlight=False, soft_wrap=True)
+        account.show(console)
     console.print(f"model: {run.model}\nmetrics: {run.path / 'metrics.jsonl'}", highlight=False, soft_wrap=True)

@@ -15,12 +15,12 @@ def model_card(
     title: str,
     objective: str,
     facts: Mapping[str, Any],
-    results: Sequence[Sequence[str]] = (),
-    note: str = "",
+    results: Sequence[Sequence[Sequence[str]]] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     """A README.md for the hub: front matter, data, objective, settings that are not defaults, and results.
 
-    `results` is a table whose first row are its headings.
+    `results` are tables, the first row of each its headings.
     """
     base = str(facts["model"])
     data = ", ".join(f"`{file['path']}` (SHA-256 `{file['sha256'][:16]}...`)" for file in facts["data"])
@@ -40,9 +40,8 @@ def model_card(
     if facts.get("reference_sha256"):
         parts.append(f"**Reference.** `{facts['reference']}` (weights' SHA-256 `{facts['reference_sha256'][:16]}...`)")
     if results:
-        parts += ["## Results", _table(results)]
-    if note:
-        parts.append(note)
+        parts += ["## Results", *map(_table, results)]
+    parts += notes
     parts += ["## Settings", "Those that are not defaults.", _table([["setting", "value"], *settings])]
     return "\n\n".join(parts) + "\n"
 

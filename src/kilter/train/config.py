@@ -23,7 +23,7 @@ class RunConfig(ReadingConfig):
     # Files and models may move: they are known by their contents.
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({
         "data", "eval_data", "model", "reference", "out", "config", "resume", "overwrite",
-        "save_every", "keep", "eval_every", "sample_eval", "sample_tokens", "sample_temperature",
+        "save_every", "keep", "eval_every", "sample_eval", "sample_tokens", "sample_temperature", "judge",
         "node_budget", "activation_checkpointing", "device", "shard", "strict", "merge", "cache", "cache_dir",
     })  # fmt: skip
 
@@ -224,10 +224,16 @@ class AlignConfig(RunConfig):
     sample_eval: int = Field(0, ge=0, description="Answers to sample at each evaluation: measures the KL of answers.")
     sample_tokens: int = Field(128, ge=1, description="Most tokens of a sampled answer.")
     sample_temperature: float = Field(1.0, ge=0, description="Temperature of samples; the KL is unbiased at 1.")
+    judge: str | None = Field(
+        None,
+        description="Python function to judge sampled answers against the reference's, as module:function or "
+        "file.py:function: of (prompt, first, second), the preference for the first from 0 to 1, or of (prompt, "
+        "answer), a reward.",
+    )
 
     @model_validator(mode="after")
     def _samples(self) -> Self:
-        for name in ("sample_tokens", "sample_temperature"):
+        for name in ("sample_tokens", "sample_temperature", "judge"):
             if not self.sample_eval and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for sampled answers; give sample_eval too")
         return self

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
-from rich.table import Table
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from kilter.data.run_directory import RunDirectory
 from kilter.data.staging import staged_file
-from kilter.measure import labelled, pairs, rankings
+from kilter.measure import displacement, labelled, pairs, rankings
 from kilter.measure.answers import AnswerScores, Floats
+from kilter.measure.displacement import Displacement
+from kilter.measure.judges import Judge
+from kilter.measure.kept_samples import read_samples, write_samples
 from kilter.measure.labelled import ScoredLabelled
 from kilter.measure.pairs import ScoredPairs
 from kilter.measure.rankings import ScoredRankings
-from kilter.measure.samples import NGRAM, SampleEvaluation, sample_evaluation
-from kilter.measure.statistics import Interval, Sides, auc, auc_difference, paired_difference
-from kilter.model.sampler import SamplingSettings, check_room
+from kilter.measure.samples import SampleEvaluation, draw_samples, sample_evaluation, score_reference_samples
+from kilter.measure.statistics import RatioMean
+from kilter.measure.win_rate import WinRate, win_rate
+from kilter.model.sampler import Sample, SamplingSettings, check_room
 from kilter.model.scorer import Reference, Scorer
 from kilter.model.workers import Workers
 from kilter.objectives import Mixture, PairScores, RankingScores, Scores, Term
 from kilter.tokens.encoding import EncodedLabelled, EncodedPair, EncodedRanking
 from kilter.tokens.sequence import Ids, TokenSequence
+from kilter.train.account import (
+    Account,
+    Rows,
+    Scored,
+    compared_labelled,
+    compared_losses,
+    compared_margins,
+    compared_pairs,
+    compared_rankings,
+    said_of_samples,
+    sampled_answers,
+)
 from kilter.train.batches import pair_facts
 from kilter.train.config import AlignConfig
 from kilter.train.examples import Examples
@@ -34,33 +51,32 @@ from kilter.train.step import mean_losses
 from kilter.train.stops import Stop
 from kilter.train.writing import system_errors
 
-Scored: TypeAlias = ScoredPairs | ScoredRankings | ScoredLabelled
 Held: TypeAlias = EncodedPair | EncodedRanking | EncodedLabelled
 # What scored pairs or rankings and their rows hold of an objective's needs.
 KEPT = frozenset({
     "reference_log_prob", "tokens", "kl_policy_reference", "kl_reference_policy", "margin", "preference",
 })  # fmt: skip
-HEADINGS = ["", "before", "after", "difference (95% interval)"]
 
 
-@dataclass(frozen=True, eq=False)
-class Account:
-    """What a run bought and what it cost: `rows` is a table with its headings, `note` says what sampled answers do."""
+class Sampled(NamedTuple):
+    """What policy and reference answered to the same prompts, each scored with the other beside it."""
 
-    title: str
-    before: Scored
-    after: Scored
-    rows: Sequence[Sequence[str]]
-    note: str
+    policy: SampleEvaluation
+    reference: SampleEvaluation | None
+    win_rate: WinRate | None = None
 
-    def table(self) -> Table:
-        headings, *rows = self.rows
-        table = Table(title=self.title, title_justify="left")
-        for column, heading in enumerate(headings):
-            table.add_column(heading, justify="right" if column else "left")
-        for cells in rows:
-            table.add_row(*cells)
-        return table
+    @property
+    def evaluations(self) -> list[SampleEvaluation]:
+        return [found for found in (self.policy, self.reference) if found is not None]
+
+    def summary(self) -> dict[str, float]:
+        """One flat row for metrics."""
+        row = self.policy.summary()
+        if self.reference is not None:
+            row |= self.reference.facts("reference_sample") | self.reference.divergences("reference", "policy")
+        if self.win_rate is not None:
+            row |= self.win_rate.summary()
+        return row
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,42 +92,71 @@ class HeldOut:
     config: AlignConfig
     run: RunDirectory
     workers: Workers
+    judge: Judge | None = None
     scored: dict[int, Scored] = field(default_factory=dict)
-    sampled: dict[int, SampleEvaluation] = field(default_factory=dict)
+    sampled: dict[int, Sampled] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self._prompts:
-            check_room(self.policy, self._prompts, self.config.sample_tokens)
+            for scorer in (self.policy, *(() if self.reference is None else (self.reference.scorer,))):
+                check_room(scorer, self._prompts, self.config.sample_tokens)
 
     def evaluate(self, step: int, stop: Stop, state: Mapping[str, float]) -> float:
         """Score the examples, write what was found to the run's metrics, and return the loss; `state` is what the
         objective remembers."""
         self.scored[step] = scored = self._score(stop)
-        losses = self._mean_losses(scored, state)
-        by_term = {f"loss_{name}": loss for name, loss in losses.items()} if len(losses) > 1 else {}
-        loss = self.mixture.total(losses)
-        found = {"step": step, "split": "eval", "loss": loss, **by_term, **self._instrument.summary(scored)}
-        if self._prompts:
-            self.sampled[step] = sampled = self._sample(stop)
-            self.run.append_samples({"step": step, **row} for row in sampled.rows(self.tokenizer))
-            found |= sampled.summary()
-        self.run.append_metrics(found)
         if step == 0:
             self.workers.on_main(_save_scores, scored, self.run.before)
-        return loss
+        losses = self._losses(scored, state)
+        by_term = {f"loss_{name}": loss.value for name, loss in losses.items()} if len(losses) > 1 else {}
+        loss = self._total(losses)
+        moved = self._instrument.displacement(self._before, scored)
+        found = {
+            "step": step,
+            "split": "eval",
+            **loss.interval.named("loss"),
+            **by_term,
+            **self._instrument.summary(scored),
+            **self._margin(scored),
+            **moved.summary(),
+            **({"displacement": moved.words} if moved.both_fall else {}),
+        }
+        if self._prompts:
+            self.sampled[step] = sampled = self._sample(stop)
+            self.run.append_samples({"step": step, **row} for row in sampled.policy.rows(self.tokenizer))
+            found |= sampled.summary()
+        self.run.append_metrics(found)
+        return loss.value
 
     def account(self, step: int) -> Account:
         """The examples before the run, and under the policy as it is now, after a step."""
         instrument = self._instrument
-        before = instrument.loaded(load_file(self.run.before))
+        before = self._before
         after = self.scored.get(step) or self._score(Stop())
-        note = said_of_samples(self.sampled.get(step) or self._sample(Stop())) if self._prompts else ""
+        headings, *rows = instrument.compared(before, after)
+        if gaps := [pairs.gap_P for scored in (before, after) if (pairs := self._with_margins(scored))]:
+            rows.insert(0, compared_margins(self.mixture.beta, *gaps))
+        if self._from_scores(before):
+            rows.insert(0, compared_losses(*(self._total(self._losses(scored, {})) for scored in (before, after))))
+        table, notes = [], [instrument.displacement(before, after).words]
+        if self._prompts:
+            sampled = self.sampled.get(step) or self._sample(Stop())
+            table = sampled_answers(*sampled)
+            notes.append("" if sampled.win_rate is None else f"{sampled.win_rate.describe()}.")
+            notes.append(said_of_samples(sampled.evaluations))
         title = f"{len(after):,} held-out {instrument.called}"
-        return Account(title, before, after, instrument.compared(before, after), note)
+        return Account(title, before, after, [headings, *rows], table, [note for note in notes if note])
 
     @property
     def _instrument(self) -> Instrument:
         return INSTRUMENTS[type(self.examples.rows[0])]
+
+    @property
+    def _before(self) -> Scored:
+        """The examples' scores before the first step, which a run that is gone on with has on disk."""
+        if 0 not in self.scored:
+            self.scored[0] = self._instrument.loaded(load_file(self.run.before))
+        return self.scored[0]
 
     @property
     def _prompts(self) -> list[Ids]:
@@ -131,62 +176,137 @@ class HeldOut:
         )
         return scored
 
-    def _sample(self, stop: Stop) -> SampleEvaluation:
+    def _with_margins(self, scored: Scored) -> ScoredPairs | None:
+        """Pairs, or those of rankings, where there is a reference."""
+        if self.reference is None or isinstance(scored, ScoredLabelled):
+            return None
+        return scored.pairs if isinstance(scored, ScoredRankings) else scored
+
+    def _margin(self, scored: Scored) -> dict[str, float]:
+        pairs = self._with_margins(scored)
+        return {} if pairs is None else pairs.gap.times(self.mixture.beta).named("margin")
+
+    @property
+    def _settings(self) -> SamplingSettings:
+        return SamplingSettings(self.config.sample_tokens, self.config.sample_temperature)
+
+    def _sample(self, stop: Stop) -> Sampled:
+        # Answers are drawn anew each time: their scores are not worth keeping.
+        reference_model = None if self.reference is None else self.reference.scorer
         with self.workers.gathered(self.policy):
-            return sample_evaluation(
+            policy = sample_evaluation(
                 self.policy,
-                # Answers are drawn anew each time: their scores are not worth keeping.
-                None if self.reference is None else self.reference.scorer,
+                reference_model,
                 self._prompts,
-                SamplingSettings(self.config.sample_tokens, self.config.sample_temperature),
+                self._settings,
                 tokenizer=self.tokenizer,
                 seed=self.config.seed,
                 node_budget=self.config.node_limit,
                 on_progress=stop.check,
             )
+        if reference_model is None:
+            return Sampled(policy, None)
+        own = self._reference_samples(reference_model, stop)
+        scored = score_reference_samples(self.policy, own, reference_model, node_budget=self.config.node_limit)
+        reference = SampleEvaluation(scored, self._settings)
+        judged = None if self.judge is None else self.workers.on_main(self._win_rate, self.judge, policy, reference)
+        return Sampled(policy, reference, judged)
 
-    def _mean_losses(self, scored: Scored, state: Mapping[str, float]) -> dict[str, float]:
-        """The objective's mean by term; one that needs more than has been scored asks for it batch by batch."""
-        mixture = self.mixture
+    def _win_rate(self, judge: Judge, policy: SampleEvaluation, reference: SampleEvaluation) -> WinRate:
+        answers = policy.answers(self.tokenizer), reference.answers(self.tokenizer)
+        return win_rate(policy.prompts(self.tokenizer), *answers, judge, seed=self.config.seed)
+
+    def _reference_samples(self, reference: Scorer, stop: Stop) -> list[Sample]:
+        """The reference's own answers: drawn once, and the same ones at each evaluation of the run."""
+        file = self.run.reference_samples
+        there = self.workers.of_main(file.is_file())
+        if there and (kept := read_samples(file, self._prompts, self._settings)) is not None:
+            return kept
+        with self.workers.gathered(reference):
+            drawn = draw_samples(
+                reference,
+                self._prompts,
+                self._settings,
+                tokenizer=self.tokenizer,
+                seed=self.config.seed,
+                on_progress=stop.check,
+            )
+        self.workers.on_main(write_samples, drawn, self._settings, file, self.tokenizer)
+        return drawn
+
+    def _from_scores(self, scored: Scored) -> bool:
+        """Whether the scores that there are say every example's loss."""
         given = self._scores(scored)
-        own = all(term.objective.takes in given and term.objective.unit != "batch" for term in mixture.terms)
-        if own and mixture.needs <= KEPT:
-            return {term.name: _mean_loss(term, given) for term in mixture.terms}
-        sums, items = dict.fromkeys(mixture.names, 0.0), dict.fromkeys(mixture.names, 0.0)
-        for positions in evaluation_batches(len(self.examples), self.config.batch_size):
+        own = all(term.objective.takes in given and term.objective.unit != "batch" for term in self.mixture.terms)
+        return own and self.mixture.needs <= KEPT
+
+    def _total(self, losses: Mapping[str, RatioMean]) -> RatioMean:
+        """The weighted sum of the terms' losses."""
+        first, *others = (losses[term.name] * term.weight for term in self.mixture.terms)
+        return sum(others, start=first)
+
+    def _losses(self, scored: Scored, state: Mapping[str, float]) -> dict[str, RatioMean]:
+        """The objective's mean by term, over examples; one that needs more than has been scored asks for it batch by
+        batch, and is a mean over batches."""
+        mixture = self.mixture
+        if self._from_scores(scored):
+            given = self._scores(scored)
+            return {term.name: _mean_loss(term, given, len(self.examples)) for term in mixture.terms}
+        batches = evaluation_batches(len(self.examples), self.config.batch_size)
+        totals, sizes = (np.zeros((len(mixture.terms), len(batches))) for _ in range(2))
+        for place, positions in enumerate(batches):
             batch = self.examples.batch_of(positions)
             losses = mean_losses(self.policy, self.reference, batch, mixture, state)
-            for term in mixture.terms:
-                here = batch.denominator(term.objective)
-                sums[term.name] += losses[term.name] * here
-                items[term.name] += here
-        return {name: sums[name] / (items[name] or 1.0) for name in sums}
+            for total, size, term in zip(totals, sizes, mixture.terms, strict=True):
+                size[place] = batch.denominator(term.objective)
+                total[place] = losses[term.name] * size[place]
+        return {term.name: RatioMean.of(*row) for term, *row in zip(mixture.terms, totals, sizes, strict=True)}
 
-    def _scores(self, scored: Scored) -> dict[str, Any]:
-        """What objectives are given of scored examples, by what they take."""
+    def _scores(self, scored: Scored) -> dict[str, Given]:
+        """What objectives are given of scored examples, by what they take, and which example each item is of."""
         match scored:
             case ScoredPairs():
                 chosen, rejected = _tensors(scored.chosen), _tensors(scored.rejected)
                 facts = pair_facts([row for row in self.examples.rows if isinstance(row, EncodedPair)])
-                pairs = PairScores(chosen, rejected, *facts)
-                return {"pairs": pairs, "answers": chosen, "all answers": chosen + rejected}
+                pair_P = np.arange(len(scored))
+                return {
+                    "pairs": Given(PairScores(chosen, rejected, *facts), pair_P),
+                    "answers": Given(chosen, pair_P),
+                    "all answers": Given(chosen + rejected, np.tile(pair_P, 2)),
+                }
             case ScoredRankings():
                 places = torch.from_numpy(scored.ranking_A), torch.from_numpy(scored.rank_A)
                 best = _tensors(scored.answers[scored.best_A])
                 answers = _tensors(scored.answers)
-                return {"rankings": RankingScores(answers, *places), "answers": best, "all answers": answers}
+                return {
+                    "rankings": Given(RankingScores(answers, *places), np.arange(len(scored))),
+                    "answers": Given(best, scored.ranking_A[scored.best_A]),
+                    "all answers": Given(answers, scored.ranking_A),
+                }
             case ScoredLabelled():
                 return {}
+
+
+class Given(NamedTuple):
+    """What an objective is given, and the held-out example that each of its losses is of."""
+
+    scores: Any
+    example_I: NDArray[Any]
 
 
 def _tensors(scores: AnswerScores) -> Scores:
     return Scores(**{name: torch.from_numpy(values) for name, values in scores.sums.items()})
 
 
-def _mean_loss(term: Term, given: Mapping[str, Any]) -> float:
-    loss = term.objective.loss(given[term.objective.takes], **term.options)
-    answers: Scores = given["answers"]
-    return float(loss.sum() / (answers.tokens_A.sum() if term.objective.denominator == "tokens" else len(loss)))
+def _mean_loss(term: Term, given: Mapping[str, Given], examples: int) -> RatioMean:
+    """Over held-out examples, each with the loss and the size (items, or tokens of answers) of what was made of it."""
+    scores, example_I = given[term.objective.takes]
+    loss_I = term.objective.loss(scores, **term.options).double().numpy()
+    size_I, sized_I = np.ones(len(loss_I)), example_I
+    if term.objective.denominator == "tokens":
+        answers, sized_I = given["answers"]
+        size_I = answers.tokens_A.numpy()
+    return RatioMean.of(np.bincount(example_I, loss_I, examples), np.bincount(sized_I, size_I, examples))
 
 
 def _an_answer(row: Held) -> TokenSequence:
@@ -206,62 +326,34 @@ def evaluation_batches(count: int, size: int) -> list[range]:
     return [range(start, count if start == starts[-1] else start + size) for start in starts]
 
 
-def compared_pairs(before: ScoredPairs, after: ScoredPairs) -> list[list[str]]:
-    """The same pairs before and after: a table with its headings."""
-    sides = {"chosen": (before.chosen, after.chosen), "rejected": (before.rejected, after.rejected)}
-    accuracy = _means("accuracy: chosen has the higher log-ratio", ".3f", before.correct_P, after.correct_P)
-    return [
-        HEADINGS,
-        *([] if after.chosen.reference_log_prob_A is None else [accuracy]),
-        _means("chosen is the likelier answer", ".3f", before.likelier_P, after.likelier_P),
-        *_along(sides),
-    ]
-
-
-def compared_rankings(before: ScoredRankings, after: ScoredRankings) -> list[list[str]]:
-    """The same rankings before and after, by which answer comes first and as pairs: a table with its headings."""
-    return [
-        HEADINGS,
-        _means("a best answer has the highest log-ratio", ".3f", before.first_R, after.first_R),
-        _means("a best answer is the likeliest", ".3f", before.likeliest_R, after.likeliest_R),
-        *compared_pairs(before.pairs, after.pairs)[1:],
-    ]
-
-
-def compared_labelled(before: ScoredLabelled, after: ScoredLabelled) -> list[list[str]]:
-    """The same labelled answers before and after: a table with its headings."""
-
-    def areas(name: str, number: Callable[[AnswerScores], Floats]) -> list[str]:
-        start, end = (Sides(number(scored.good), number(scored.bad)) for scored in (before, after))
-        return _cells(name, ".3f", auc(*start).value, auc(*end).value, auc_difference(end, start))
-
-    both = [
-        areas("AUC: a good answer has the higher log-ratio", lambda side: side.log_ratio_A),
-        areas("a good answer is the likelier one", lambda side: side.log_prob_A),
-    ]
-    there_are_both = len(after.good) > 0 and len(after.bad) > 0
-    sides = {"good": (before.good, after.good), "bad": (before.bad, after.bad)}
-    return [HEADINGS, *(both if there_are_both else []), *_along(sides)]
-
-
 class Instrument(NamedTuple):
-    """What examples of a kind are called, how they are scored, and how that is read, summed up and compared."""
+    """What examples of a kind are called, how they are scored, and how that is read, summed up and compared, and how
+    far they moved."""
 
     called: str
     score: Callable[..., Any]
     loaded: Callable[[Mapping[str, Floats]], Any]
     summary: Callable[[Any], dict[str, Any]]
-    compared: Callable[[Any, Any], list[list[str]]]
+    compared: Callable[[Any, Any], Rows]
+    displacement: Callable[[Any, Any], Displacement]
 
 
 INSTRUMENTS: Mapping[type[Any], Instrument] = {
-    EncodedPair: Instrument("pairs", pairs.score_pairs, ScoredPairs.from_arrays, pairs.summary, compared_pairs),
+    EncodedPair: Instrument(
+        "pairs",
+        pairs.score_pairs,
+        ScoredPairs.from_arrays,
+        pairs.summary,
+        compared_pairs,
+        displacement.of_pairs,
+    ),
     EncodedRanking: Instrument(
         "rankings",
         rankings.score_rankings,
         ScoredRankings.from_arrays,
         rankings.summary,
         compared_rankings,
+        displacement.of_rankings,
     ),
     EncodedLabelled: Instrument(
         "labelled answers",
@@ -269,45 +361,9 @@ INSTRUMENTS: Mapping[type[Any], Instrument] = {
         ScoredLabelled.from_arrays,
         labelled.summary,
         compared_labelled,
+        displacement.of_labelled,
     ),
 }
-
-
-def _along(sides: Mapping[str, tuple[AnswerScores, AnswerScores]]) -> list[list[str]]:
-    """Log-ratios (log-probs, where there is no reference) and token KL of answers of each name, before and after; a
-    name without answers has none."""
-    present = {name: scores for name, scores in sides.items() if len(scores[0])}
-    rows = []
-    for name, (start, end) in present.items():
-        number = "log-prob" if start.reference_log_prob_A is None else "log-ratio"
-        rows.append(_means(f"{number} of {name}, nats", ".2f", start.log_ratio_A, end.log_ratio_A))
-    for name, (start, end) in present.items():
-        for direction, sums in start.kl_sums.items():
-            first, second = direction.split("_")[1:3]
-            per_token = (sums / start.tokens_A, end.kl_sums[direction] / end.tokens_A)
-            rows.append(_means(f"token KL({first}, {second}) along {name}, nats/token", ".4f", *per_token))
-    return rows
-
-
-def _means(name: str, form: str, start: Floats, end: Floats) -> list[str]:
-    return _cells(name, form, start.mean(), end.mean(), paired_difference(end, start))
-
-
-def _cells(name: str, form: str, start: float, end: float, difference: Interval) -> list[str]:
-    mean, low, high = difference
-    return [name, format(start, form), format(end, form), f"{mean:+{form}} ({low:+{form}}, {high:+{form}})"]
-
-
-def said_of_samples(sampled: SampleEvaluation) -> str:
-    """What sampled answers are like, and how far they are from the reference's."""
-    said = (
-        f"{len(sampled.scored)} sampled answers ({sampled.settings.describe()}): {sampled.tokens.value:.1f} tokens, "
-        f"{sampled.finished.value:.0%} finished, {sampled.repetition.value:.1%} of {NGRAM}-grams repeated"
-    )
-    if (found := sampled.answer_kl) is not None:
-        name = "KL(policy, reference) of answers" if sampled.settings.faithful else "token KL(policy, reference) summed"
-        said += f"; {name}: {found.kl.value:.3f} nats (standard error {found.kl.standard_error:.3f})"
-    return f"{said}. Sampler and Scorer differ by at most {sampled.disagreement.largest:.1g} nats a token."
 
 
 def _save_scores(scored: Scored, file: Path) -> None:

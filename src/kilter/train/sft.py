@@ -80,7 +80,7 @@ def _sft(config: SftConfig, workers: Workers, console: Console) -> Path:
             title=f"{run.path.name}, fine-tuned",
             objective=f"{mixture.describe()}.",
             facts=run.read_manifest(),
-            results=table if ends else [],
+            results=[table] if ends else [],
         )
         keeper.finish(card)
     if ends:

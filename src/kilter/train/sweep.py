@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from kilter.data.reading import Dataset, read_rows
+from kilter.data.run_directory import plain
 from kilter.data.sweep_directory import SweepDirectory
 from kilter.errors import ConfigError, KilterError, StoppedError
 from kilter.train.align import align, mixture_of, rows_of
@@ -22,7 +23,7 @@ from kilter.train.progress import sweep_progress
 from kilter.train.resume import check_settings, check_unchanged
 from kilter.train.shared import Shared
 from kilter.train.stops import Stop, StopAsked, stop_on_signals
-from kilter.train.sweep_account import Judge, Record, Row, SweepAccount, result_row
+from kilter.train.sweep_account import Oracle, Record, Row, SweepAccount, result_row
 
 WRITE_OUT = (
     '; where not all objectives of a sweep have an option, write it with those that do: --objective "dpo(beta=0.1),'
@@ -43,7 +44,7 @@ class Swept:
         return all(row.record["state"] == "finished" for row in self.account.rows)
 
 
-def sweep(config: SweepConfig, console: Console | None = None, judge: Judge | None = None) -> Swept:
+def sweep(config: SweepConfig, console: Console | None = None, oracle: Oracle | None = None) -> Swept:
     """Make every run of a grid that is not finished, one after the other, and tell, save and draw what all have found.
 
     A run that fails after it has begun is told of, and the others are made. Raises ConfigError, before anything is run,
@@ -55,10 +56,10 @@ def sweep(config: SweepConfig, console: Console | None = None, judge: Judge | No
     records = _opened(config, runs, directory)
     try:
         with stop_on_signals(console) as stop:
-            _sweep(config, runs, records, directory, console, judge, stop)
+            _sweep(config, runs, records, directory, console, oracle, stop)
     except (StopAsked, StoppedError, KeyboardInterrupt) as stopped:
         _stopped(stopped, records, directory)
-    account = SweepAccount([_row(config, directory, name, record) for name, record in records.items()], judge)
+    account = SweepAccount([_row(config, directory, name, record) for name, record in records.items()], oracle)
     directory.write_frontier(table=account.markdown(), rows=account.csv(), picture=account.picture())
     account.show(console)
     console.print(f"{directory.path}: frontier.md, frontier.csv, frontier.svg", highlight=False, soft_wrap=True)
@@ -131,7 +132,7 @@ def _sweep(
     records: dict[str, Record],
     directory: SweepDirectory,
     console: Console,
-    judge: Judge | None,
+    oracle: Oracle | None,
     stop: Stop,
 ) -> None:
     read = _remembered(read_rows)
@@ -154,8 +155,9 @@ def _sweep(
                     record["seconds"] += time.perf_counter() - begin
                     _write(config, records, directory)
                 progress.end()
-            if record["state"] == "finished" and judge is not None and "exact" not in record:
-                record["exact"] = judge(directory.run(run.name).model)._asdict()
+            if record["state"] == "finished" and oracle is not None and "exact" not in record:
+                exact = oracle(directory.run(run.name).model)._asdict()
+                record["exact"] = {name: plain(value) for name, value in exact.items()}
                 _write(config, records, directory)
             console.print(_row(config, directory, run.name, record).line(), highlight=False, soft_wrap=True)
 

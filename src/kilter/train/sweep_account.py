@@ -53,7 +53,7 @@ class Exact(NamedTuple):
     most: float
 
 
-class Judge(Protocol):
+class Oracle(Protocol):
     """Knows true rewards: of the model that runs begin with, of others, and the most there is, as (KL, reward)."""
 
     @property
@@ -111,10 +111,10 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepAccount:
-    """The runs of a sweep beside each other, and a judge of them where there is one."""
+    """The runs of a sweep beside each other, and what knows their true rewards, where something does."""
 
     rows: Sequence[Row]
-    judge: Judge | None = None
+    oracle: Oracle | None = None
 
     @cached_property
     def measured(self) -> list[Row]:
@@ -159,10 +159,10 @@ class SweepAccount:
         yield _time(row)
 
     def exact_table(self) -> list[list[str]]:
-        """What the judge says, with headings; empty without one."""
-        if self.judge is None:
+        """What the oracle says, with headings; empty without one."""
+        if self.oracle is None:
             return []
-        start = self.judge.start_reward
+        start = self.oracle.start_reward
         rows = [(row, row.exact) for row in self.rows]
         return [
             ["run", "true reward", "exact answer KL", "the most reward at that KL", "gain, of the most"],
@@ -228,7 +228,7 @@ class SweepAccount:
         return "\n".join([f"# {TITLE}\n", *parts, *(f"- {note}" for note in self.notes())]) + "\n"
 
     def picture(self) -> str:
-        """The frontier as SVG; beside it, with a judge, true rewards and the exact frontier."""
+        """The frontier as SVG; beside it, with an oracle, true rewards and the exact frontier."""
         planes = []
         if self.axes is not None:
             kl, reward = self.axes
@@ -236,11 +236,11 @@ class SweepAccount:
                 Spot(kl.interval(row.found), reward.interval(row.found), row.label, row.series) for row in self.measured
             ]
             planes.append(Plane(spots, kl.title, reward.title, "Measured on held-out examples"))
-        judged = [(row, row.exact) for row in self.rows if row.exact is not None]
-        if self.judge is not None and judged:
-            spots = [Spot(_point(e.kl), _point(e.reward), row.label, row.series) for row, e in judged if e is not None]
+        known = [(row, row.exact) for row in self.rows if row.exact is not None]
+        if self.oracle is not None and known:
+            spots = [Spot(_point(e.kl), _point(e.reward), row.label, row.series) for row, e in known if e is not None]
             up, across = "expected true reward", "exact answer KL(policy, start), nats an answer"
-            planes.append(Plane(spots, across, up, "True reward, and the most there is", self.judge.limit))
+            planes.append(Plane(spots, across, up, "True reward, and the most there is", self.oracle.limit))
         varied = list(self.rows[0].varied)
         labels = ", ".join(name for name in varied[1:] or varied if name != "objective")
         return drawing(planes, TITLE, [f"numbers: {labels}"] if labels else [])

@@ -1,8 +1,12 @@
 """KL(p, q) between distributions over whole sequences, from sequences that p drew, in nats.
 
 By the chain rule it is the mean, over sequences drawn from p, of the sum along them of the exact KL of each next-token
-distribution. The sum of log-ratios has the same mean: given what came before, each of its terms has the token's exact
-KL for a mean. Putting the KL in its place (Rao-Blackwell) leaves out the chance in that draw, so it varies less.
+distribution. The sum of log-ratios (k1) has the same mean: given what came before, each of its terms has the token's
+exact KL for a mean. Putting the KL in its place (Rao-Blackwell) leaves out the chance in that draw. So the term of each
+token varies less, and so does their sum as a rule (Amini, Vieira and Cotterell 2025, arXiv 2504.10637). It must not:
+terms are not independent, and where a token that q finds too likely leads to contexts of much KL, the log-ratios along
+the sequence make up for each other. The sum of each token's k3 has the same mean, too, where q has no mass where p has
+none.
 
 That holds for sequences drawn from p as it is: at temperature 1, from all tokens. Sequences cut at a greatest length
 estimate the KL of sequences so cut, which is at most that of whole ones.
@@ -12,12 +16,14 @@ Axes: N sequences, T tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from kilter.divergence.estimates.gradients import stop_gradient
+from kilter.divergence.estimates.log_ratios import k3
 from kilter.divergence.estimates.standard_errors import Array, Estimate, Floats, floats, mean_estimate
 from kilter.divergence.namespaces import array_namespace
 from kilter.errors import DistributionError
@@ -26,12 +32,23 @@ ROUNDING = 1e-4  # by which the KL of two distributions that are nearly the same
 BIAS = "unbiased for sequences drawn from p as it is, at temperature 1"
 
 
+class Variances(NamedTuple):
+    """The variance (ddof 1) of one sequence's value by each of the three estimates, in nats squared; NaN for fewer than
+    two sequences."""
+
+    kl: float
+    log_ratio: float
+    k3: float
+
+
 class SequenceKl(NamedTuple):
-    """Two unbiased estimates of KL(p, q) of whole sequences from the same samples, in nats a sequence: by the exact KL
-    of each token (Rao-Blackwellised), and by log-ratios, which is noisier."""
+    """Three estimates of KL(p, q) of whole sequences from the same samples, in nats a sequence: by the exact KL of each
+    token (Rao-Blackwellised), by log-ratios (k1), and by the k3 of each token; and how much each varies."""
 
     kl: Estimate
     log_ratio: Estimate
+    k3: Estimate
+    variance: Variances
 
 
 def kl_from_sequences(
@@ -48,9 +65,9 @@ def kl_from_sequences(
     elsewhere may be NaN). `clusters` names what samples have in common, such as their prompt, as in `mean_estimate`.
     Raises DistributionError where the two do not have the same shapes, and for what no KL and no log-ratio can be.
 
-    >>> kl, log_ratio = kl_from_sequences([[0.5, 0.1], [0.5]], [[0.7, -0.2], [0.1]])
-    >>> round(kl.value, 6), round(log_ratio.value, 6), kl.standard_error < log_ratio.standard_error
-    (0.55, 0.3, True)
+    >>> found = kl_from_sequences([[0.5, 0.1], [0.5]], [[0.7, -0.2], [0.1]])
+    >>> round(found.kl.value, 6), round(found.log_ratio.value, 6), round(found.variance.kl, 6)
+    (0.55, 0.3, 0.005)
     """
     given = {"token_kl": token_kl, "token_log_ratio": token_log_ratio}
     if mask_NT is None:
@@ -63,8 +80,14 @@ def kl_from_sequences(
             name: [row[keep] for row, keep in zip(values, counts_NT, strict=True)] for name, values in whole.items()
         }
     _check_tokens(**rows)
-    sums = ([row.sum() for row in values] for values in rows.values())
-    return SequenceKl(*(mean_estimate(np.array(sum_N), clusters=clusters, bias=BIAS) for sum_N in sums))
+    with np.errstate(over="ignore", invalid="ignore"):  # exp(-log-ratio) may be infinite
+        sums = [[row.sum() for row in values] for values in rows.values()]
+        sums.append([k3(row).sum() for row in rows["token_log_ratio"]])
+        biases = (BIAS, BIAS, f"{BIAS}, if q has no mass where p has none")
+        told = zip(sums, biases, strict=True)
+        kl, log_ratio, of_k3 = (mean_estimate(np.array(sum_N), clusters=clusters, bias=bias) for sum_N, bias in told)
+        variances = [float(np.var(sum_N, ddof=1)) if len(sum_N) > 1 else math.nan for sum_N in sums]
+    return SequenceKl(kl, log_ratio, of_k3, Variances(*variances))
 
 
 def sequence_kl_loss(token_kl_NT: Array, log_prob_NT: Array, *, mask_NT: Array | None = None) -> Array:
