@@ -44,12 +44,12 @@ def sweep(*, config: Annotated[SweepConfig, Parameter(name="*")], print_config: 
     settle()
     from kilter.train.sweep import sweep
 
-    judge = None
+    oracle = None
     if config.world is not None:
-        from kilter.demo.sweep import RestaurantJudge
+        from kilter.demo.sweep import RestaurantOracle
 
-        judge = RestaurantJudge(config.model)
-    if not sweep(config, judge=judge).complete:
+        oracle = RestaurantOracle(config.model)
+    if not sweep(config, oracle=oracle).complete:
         sys.exit(1)
 
 

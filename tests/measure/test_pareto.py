@@ -52,20 +52,21 @@ def test_the_interval_of_a_number_is_that_of_its_ends_or_of_its_standard_error()
         "accuracy": 0.7,
         "accuracy_low": 0.6,
         "accuracy_high": 0.8,
-        "sample_answer_kl": 3.0,
-        "sample_answer_kl_se": 0.5,
+        "answer_kl_policy_reference": 3.0,
+        "answer_kl_policy_reference_se": 0.5,
     }
     accuracy, kl = REWARD_AXES[0].interval(row), KL_AXES[0].interval(row)
     assert accuracy == (0.7, 0.6, 0.8)
     assert kl == pytest.approx((3.0, 3.0 - 1.96 * 0.5, 3.0 + 1.96 * 0.5), abs=1e-4)
     assert Axis("gap", "", "").interval({"gap": 2}) == (2.0, 2.0, 2.0)
+    assert Axis("gap", "", "").interval({"gap": 2, "gap_se": math.nan}) == (2.0, 2.0, 2.0)
 
 
 def test_runs_are_held_against_each_other_by_the_first_kl_that_all_of_them_have() -> None:
-    both = {"sample_answer_kl": 3.0, "kl_policy_reference_along_chosen": 0.1}
+    both = {"answer_kl_policy_reference": 3.0, "kl_policy_reference_along_chosen": 0.1}
     one = {"kl_policy_reference_along_chosen": 0.2}
     assert [axis and axis.key for axis in (first_of_all(KL_AXES, [both]), first_of_all(KL_AXES, [both, one]))] == [
-        "sample_answer_kl", "kl_policy_reference_along_chosen",
+        "answer_kl_policy_reference", "kl_policy_reference_along_chosen",
     ]  # fmt: skip
     assert first_of_all(KL_AXES, []) is None
 
@@ -107,6 +108,14 @@ def test_a_picture_of_no_run_of_one_that_did_not_move_and_of_many_at_one_place_i
     places: list[tuple[float, float]],
 ) -> None:
     ET.fromstring(drawing([plane(*places)] if places else [], "Runs"))
+
+
+def test_a_run_infinitely_far_away_is_not_drawn() -> None:
+    root = ET.fromstring(drawing([plane((1, 0.6), (math.inf, 0.9))], "Runs"))
+    words = {text.text for text in root.findall(f"{SVG}text")}
+    assert "<0>" in words
+    assert "<1>" not in words
+    assert "inf" not in ET.tostring(root, "unicode")
 
 
 def test_labels_of_dots_near_each_other_do_not_lie_on_each_other() -> None:

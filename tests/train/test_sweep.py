@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kilter.data.run_directory import RunDirectory
 from kilter.data.sweep_directory import SweepDirectory
@@ -21,7 +22,7 @@ from kilter.train.grid import SweepConfig
 from kilter.train.sweep import Swept, sweep
 from kilter.train.sweep_account import Exact, Row, SweepAccount, result_row
 from train.processes import kilter
-from train.runs import assert_same_run, quiet, run
+from train.runs import assert_same_run, quiet, run, weights
 
 SETTINGS: dict[str, Any] = {"holdout": 16, "learning_rate": 1e-3, "batch_size": 8, "max_steps": 3}
 
@@ -169,7 +170,7 @@ def test_a_run_that_fails_is_told_and_the_others_are_made(start, pairs_file, tmp
         ({"objective": "dpo,dpo(beta=0.1)"}, r"^dpo\(beta=0.1\) is the same run as dpo: both minimise dpo"),
         ({"objective": "dpo(beta=1),ipo", "beta": "0.1,0.3"}, r"^dpo\(beta=1\), beta 0.3 is the same run as "),
         ({"objective": "dpo,margin_dpo"}, "^margin_dpo: objective 'margin_dpo' needs to know by how much"),
-        ({"objective": "simpo,dpo", "reference": "other"}, "^simpo: objective 'simpo' has no reference"),
+        ({"objective": "simpo,dpo", "reference": "none"}, "^dpo: objective 'dpo' needs a reference"),
         ({"batch_size": "1,2", "objective": "beta_dpo"}, "^batch_size 1: objective 'beta_dpo' compares examples"),
     ],
 )
@@ -221,8 +222,46 @@ def test_sampled_answers_are_the_frontiers_kl_where_all_runs_have_them(start, pa
         grid(start, pairs_file, tmp_path / "sweep", seed="0,1", max_steps=1, sample_eval=4, sample_tokens=4), quiet()
     )
     assert found.account.axes is not None
-    assert found.account.axes[0].key == "sample_answer_kl"
+    assert found.account.axes[0].key == "answer_kl_policy_reference"
     assert "answer KL(policy, reference) of sampled answers" in (found.out / "frontier.svg").read_text()
+
+
+def counts_of(out: Path, *keys: str) -> list[list[int]]:
+    return [[int(row[f"reference_{key}"]) for key in keys] for row in rows_of(out)]
+
+
+def test_the_reference_is_run_on_training_rows_by_the_first_run_alone(start, pairs_file, tmp_path):
+    out, settings = tmp_path / "sweep", {"cache_dir": tmp_path / "cache", "seed": "0,1", "max_steps": 6}
+    sweep(grid(start, pairs_file, out, objective="dpo,ipo", **settings), quiet())
+    first, *others = counts_of(out, "hits", "misses", "computed")
+    # Six steps of eight are all 48 pairs, whatever their order.
+    assert first[0] == 0
+    assert first[1] > 0
+    assert first[2] > 0
+    assert others == [[first[1], 0, 0]] * 3
+    assert "| dpo, seed 1 | " in (out / "frontier.md").read_text().split("Tokens of the reference's scores")[1]
+
+
+def test_with_hidden_states_kept_the_reference_is_not_run_again_at_all(start, pairs_file, tmp_path):
+    out = tmp_path / "sweep"
+    sweep(grid(start, pairs_file, out, seed="0,1", max_steps=6, cache="hidden", cache_dir=tmp_path / "cache"), quiet())
+    first, second = counts_of(out, "misses", "computed", "computed_unkept")
+    assert first[0] > 0
+    assert second == [0, 0, 0]
+
+
+def test_a_run_without_a_reference_in_its_loss_is_measured_against_the_start_and_is_the_same_run(
+    start, pairs_file, tmp_path
+):
+    out = tmp_path / "sweep"
+    found = sweep(grid(start, pairs_file, out, objective="simpo,orpo", cache_dir=tmp_path / "cache"), quiet())
+    assert [row.has_kl for row in found.account.rows] == [True, True]
+    run("simpo", start, pairs_file, tmp_path / "alone", max_steps=3)
+    ours, theirs = weights(out / "simpo" / "model"), weights(tmp_path / "alone" / "model")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    before, after = (row for row in RunDirectory(out / "simpo").read_metrics() if row.get("split") == "eval")
+    assert before["kl_policy_reference_along_chosen"] == 0
+    assert after["kl_policy_reference_along_chosen"] > 0
 
 
 def record(**of: Any) -> dict[str, Any]:

@@ -202,7 +202,7 @@ class RunDirectory:
 
 def json_line(row: Mapping[str, object]) -> str:
     """A flat row as a line of JSON, with "nan", "inf" and "-inf" for the numbers that JSON lacks."""
-    return json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) + "\n"
+    return json.dumps({name: plain(value) for name, value in row.items()}, allow_nan=False) + "\n"
 
 
 @contextmanager
@@ -270,7 +270,8 @@ def _encoded(text: str, path: Path) -> bytes:
         raise RunError(f"cannot write {path}: {found!r} is not valid text; expected UTF-8; rename it") from None
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """A value that JSON has: of numbers that it lacks their names, which `float` reads."""
     return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value
 
 

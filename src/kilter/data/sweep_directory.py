@@ -4,7 +4,6 @@ OUT/
   sweep.json       the settings, and what became of each run
   NAME/            a run (data/run_directory.py), named for what tells it from the others
   NAME.log         what that run had to say
-  reference/       reference scores that all runs share
   frontier.md, frontier.csv, frontier.svg   what the runs have in reward for their KL
 """
 
@@ -19,9 +18,9 @@ from kilter.data.run_directory import RunDirectory, delete_run, write_whole
 from kilter.data.staging import is_staging, make_directory, run_error
 from kilter.errors import RunError
 
-SWEEP, REFERENCE = "sweep.json", "reference"
+SWEEP = "sweep.json"
 FRONTIER_TABLE, FRONTIER_ROWS, FRONTIER_PICTURE = "frontier.md", "frontier.csv", "frontier.svg"
-OWN = (SWEEP, REFERENCE, FRONTIER_TABLE, FRONTIER_ROWS, FRONTIER_PICTURE)
+OWN = (SWEEP, FRONTIER_TABLE, FRONTIER_ROWS, FRONTIER_PICTURE)
 
 
 class SweepDirectory:
@@ -35,11 +34,6 @@ class SweepDirectory:
         """Whether a sweep has begun here."""
         return (self.path / SWEEP).is_file()
 
-    @property
-    def reference(self) -> Path:
-        """Where its runs keep what the reference says."""
-        return self.path / REFERENCE
-
     def run(self, name: str) -> RunDirectory:
         return RunDirectory(self.path / name)
 
@@ -47,10 +41,7 @@ class SweepDirectory:
         return self.path / f"{name}.log"
 
     def create(self, *, overwrite: bool = False) -> None:
-        """Make the directory of a new sweep, which must be free, or with `overwrite` hold a sweep and nothing else.
-
-        Reference scores that lie there stay: they are known by what they were computed from.
-        """
+        """Make the directory of a new sweep, which must be free, or with `overwrite` hold a sweep and nothing else."""
         with run_error(self.path):
             if self.path.exists() and not self.path.is_dir():
                 raise RunError(f"{self.path} is a file; expected a directory for the sweep; choose another --out")
@@ -59,7 +50,7 @@ class SweepDirectory:
             make_directory(self.path)
 
     def _make_free(self, overwrite: bool) -> None:
-        there = {entry.name for entry in self.path.iterdir() if not is_staging(entry)} - {REFERENCE}
+        there = {entry.name for entry in self.path.iterdir() if not is_staging(entry)}
         if not there:
             return
         if not overwrite:

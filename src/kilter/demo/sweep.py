@@ -1,4 +1,4 @@
-"""A sweep in the demo's world: every run judged by its true reward, against the most there is at its KL."""
+"""A sweep in the demo's world: the true reward of every run, against the most there is at its KL."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kilter.train.sweep_account import Exact
 UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
-class RestaurantJudge:
+class RestaurantOracle:
     """Enumerates all sentences of the world under a model, and holds it against the model that runs begin with."""
 
     def __init__(self, start: str) -> None:
@@ -45,4 +45,4 @@ def demo_sweep(config: DemoConfig, console: Console | None = None) -> Swept:
     console.rule("3. alignment, with several betas and objectives", align="left")
     here: dict[str, Any] = {"out": config.out / "sweep", "overwrite": True, "world": "demo"}
     grid = SweepConfig(**settings(config, ready), **SWEEP, **here)
-    return sweep(grid, console, RestaurantJudge(str(ready.start)))
+    return sweep(grid, console, RestaurantOracle(str(ready.start)))

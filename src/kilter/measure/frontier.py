@@ -5,8 +5,9 @@ A run is Pareto-best where no other has as much reward at less KL, or more rewar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from kilter.measure.statistics import NORMAL_975, Interval
@@ -23,10 +24,11 @@ class Axis(NamedTuple):
     def interval(self, row: Mapping[str, Any]) -> Interval:
         """The number with its 95% interval, which has no width where none is known."""
         value = float(row[self.key])
-        if f"{self.key}_low" in row:
-            return Interval(value, float(row[f"{self.key}_low"]), float(row[f"{self.key}_high"]))
         half = NORMAL_975 * float(row.get(f"{self.key}_se", 0.0))
-        return Interval(value, value - half, value + half)
+        low, high = (
+            float(row.get(f"{self.key}_{end}", value + side * half)) for end, side in (("low", -1), ("high", 1))
+        )
+        return Interval(value, low, high) if math.isfinite(high - low) else Interval(value, value, value)
 
 
 Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
@@ -34,10 +36,10 @@ Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 
 # The best there is comes first. Each is called by what it was taken along.
 KL_AXES = (
-    Axis("sample_answer_kl", "answer KL(policy, reference) of sampled answers, nats an answer", "answer KL"),
+    Axis("answer_kl_policy_reference", "answer KL(policy, reference) of sampled answers, nats an answer", "answer KL"),
     Axis(
-        "sample_kl_along_answers",
-        "token KL(policy, reference) summed along sampled answers, nats an answer",
+        "kl_policy_reference_along_policy_answers",
+        "token KL(policy, reference) along sampled answers, nats a token",
         "token KL along samples",
     ),
     Axis(
@@ -64,6 +66,10 @@ class Spot(NamedTuple):
     reward: Interval
     label: str
     series: str
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.kl.value) and math.isfinite(self.reward.value)
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,11 @@ def pareto_best(points: Sequence[Point]) -> list[bool]:
 
 
 def drawing(planes: Sequence[Plane], title: str, legend: Sequence[str] = ()) -> str:
-    """Planes beside each other as SVG, with a legend: dots with intervals, rings about those that are Pareto-best."""
+    """Planes beside each other as SVG, with a legend: dots with intervals, rings about those that are Pareto-best.
+
+    What is not finite has no place, and is left out.
+    """
+    planes = [replace(plane, spots=[spot for spot in plane.spots if spot.is_finite]) for plane in planes]
     series = list(dict.fromkeys(spot.series for plane in planes for spot in plane.spots))
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(series)}
     parts = [part for i, plane in enumerate(planes) for part in _drawn(plane, 64 + i * (WIDTH + 76), colours)]

@@ -69,7 +69,7 @@ def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shar
     policy = load_policy(config.model, config, checkpoint)
     tokenizer = load_tokenizer(config.model)
     reference = RunReference()
-    if mixture.needs_reference:
+    if mixture.needs_reference or config.reference not in (None, NONE):
         reference = open_reference(
             policy,
             config,
@@ -108,14 +108,15 @@ def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shar
         run=run,
         workers=workers,
     )
+    trained_against = reference.scores if moving is None else moving.scorer
     task = Task(
         policy,
-        reference.scores if moving is None else moving.scorer,
+        trained_against if mixture.needs_reference else None,
         mixture,
         len(examples.train),
         examples.train.batch_of,
         held_out.evaluate if examples.held_out else None,
-        starts_at_reference=reference.is_start,
+        starts_at_reference=reference.is_start and mixture.needs_reference,
         moving=moving,
         workers=workers,
     )
@@ -160,11 +161,13 @@ def mixture_of(config: AlignConfig) -> Mixture:
             f"objective {config.objective!r} needs a reference, and reference is none; leave that out (the start of "
             f"the run), name a model, or take an objective that has none: {without}"
         )
-    for name in ("reference", "reference_mix", "reference_every"):
+    # What is held out may be measured against a reference that the objective does without.
+    measured = bool(config.holdout or config.eval_data)
+    for name in ("reference_mix", "reference_every", *(() if measured else ("reference",))):
         if getattr(config, name) not in (None, NONE) and not mixture.needs_reference:
             flag = name.replace("_", "-")
             raise ConfigError(f"objective {config.objective!r} has no reference; leave --{flag} out")
-    if config.judge is not None and not mixture.needs_reference:
+    if config.judge is not None and not mixture.needs_reference and config.reference in (None, NONE):
         raise ConfigError(f"objective {config.objective!r} has no reference to be judged against; leave --judge out")
     return mixture
 

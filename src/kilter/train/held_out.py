@@ -98,9 +98,8 @@ class HeldOut:
 
     def __post_init__(self) -> None:
         if self._prompts:
-            models = [self.policy] if self.reference is None else [self.policy, self.reference.scorer]
-            for model in models:
-                check_room(model, self._prompts, self.config.sample_tokens)
+            for scorer in (self.policy, *(() if self.reference is None else (self.reference.scorer,))):
+                check_room(scorer, self._prompts, self.config.sample_tokens)
 
     def evaluate(self, step: int, stop: Stop, state: Mapping[str, float]) -> float:
         """Score the examples, write what was found to the run's metrics, and return the loss; `state` is what the
@@ -192,11 +191,12 @@ class HeldOut:
         return SamplingSettings(self.config.sample_tokens, self.config.sample_temperature)
 
     def _sample(self, stop: Stop) -> Sampled:
+        # Answers are drawn anew each time: their scores are not worth keeping.
+        reference_model = None if self.reference is None else self.reference.scorer
         with self.workers.gathered(self.policy):
             policy = sample_evaluation(
                 self.policy,
-                # Answers are drawn anew each time: their scores are not worth keeping.
-                None if self.reference is None else self.reference.scorer,
+                reference_model,
                 self._prompts,
                 self._settings,
                 tokenizer=self.tokenizer,
@@ -204,10 +204,10 @@ class HeldOut:
                 node_budget=self.config.node_limit,
                 on_progress=stop.check,
             )
-        if self.reference is None:
+        if reference_model is None:
             return Sampled(policy, None)
-        own = self._reference_samples(self.reference.scorer, stop)
-        scored = score_reference_samples(self.policy, own, self.reference, node_budget=self.config.node_limit)
+        own = self._reference_samples(reference_model, stop)
+        scored = score_reference_samples(self.policy, own, reference_model, node_budget=self.config.node_limit)
         reference = SampleEvaluation(scored, self._settings)
         judged = None if self.judge is None else self.workers.on_main(self._win_rate, self.judge, policy, reference)
         return Sampled(policy, reference, judged)

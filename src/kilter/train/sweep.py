@@ -13,15 +13,17 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from kilter.data.reading import Dataset, read_rows
+from kilter.data.run_directory import plain
 from kilter.data.sweep_directory import SweepDirectory
 from kilter.errors import ConfigError, KilterError, StoppedError
 from kilter.train.align import align, mixture_of, rows_of
+from kilter.train.config import START
 from kilter.train.grid import Combination, SweepConfig
 from kilter.train.progress import sweep_progress
 from kilter.train.resume import check_settings, check_unchanged
 from kilter.train.shared import Shared
 from kilter.train.stops import Stop, StopAsked, stop_on_signals
-from kilter.train.sweep_account import Judge, Record, Row, SweepAccount, result_row
+from kilter.train.sweep_account import Oracle, Record, Row, SweepAccount, result_row
 
 WRITE_OUT = (
     '; where not all objectives of a sweep have an option, write it with those that do: --objective "dpo(beta=0.1),'
@@ -42,7 +44,7 @@ class Swept:
         return all(row.record["state"] == "finished" for row in self.account.rows)
 
 
-def sweep(config: SweepConfig, console: Console | None = None, judge: Judge | None = None) -> Swept:
+def sweep(config: SweepConfig, console: Console | None = None, oracle: Oracle | None = None) -> Swept:
     """Make every run of a grid that is not finished, one after the other, and tell, save and draw what all have found.
 
     A run that fails after it has begun is told of, and the others are made. Raises ConfigError, before anything is run,
@@ -50,15 +52,14 @@ def sweep(config: SweepConfig, console: Console | None = None, judge: Judge | No
     would keep all, and is raised; StoppedError when asked to stop, with the run in hand saved.
     """
     console = console or Console(stderr=True)
-    runs, directory = config.combinations(), SweepDirectory(config.out)
-    _check_objectives(runs)
+    runs, directory = _with_references(config.combinations()), SweepDirectory(config.out)
     records = _opened(config, runs, directory)
     try:
         with stop_on_signals(console) as stop:
-            _sweep(config, runs, records, directory, console, judge, stop)
+            _sweep(config, runs, records, directory, console, oracle, stop)
     except (StopAsked, StoppedError, KeyboardInterrupt) as stopped:
         _stopped(stopped, records, directory)
-    account = SweepAccount([_row(config, directory, name, record) for name, record in records.items()], judge)
+    account = SweepAccount([_row(config, directory, name, record) for name, record in records.items()], oracle)
     directory.write_frontier(table=account.markdown(), rows=account.csv(), picture=account.picture())
     account.show(console)
     console.print(f"{directory.path}: frontier.md, frontier.csv, frontier.svg", highlight=False, soft_wrap=True)
@@ -66,15 +67,19 @@ def sweep(config: SweepConfig, console: Console | None = None, judge: Judge | No
 
 
 def _row(config: SweepConfig, directory: SweepDirectory, name: str, record: Record) -> Row:
-    found = {}
-    if record["state"] == "finished":
-        keeps_best = bool(config.given("keep_best")) or config.given("patience") is not None
-        found = result_row(directory.run(name), keeps_best=keeps_best)
-    return Row(record["varied"], record, found)
+    if record["state"] != "finished":
+        return Row(record["varied"], record)
+    run, keeps_best = directory.run(name), bool(config.given("keep_best")) or config.given("patience") is not None
+    scores = run.read_manifest().get("reference_scores") or {}
+    return Row(record["varied"], record, result_row(run, keeps_best=keeps_best), scores)
 
 
-def _check_objectives(runs: Sequence[Combination]) -> None:
-    """Raise ConfigError, naming it, where an objective does not go with a combination, or two are the same run."""
+def _with_references(runs: Sequence[Combination]) -> list[Combination]:
+    """The runs, all of them measured against a reference, also where the objective has none.
+
+    Raises ConfigError, naming it, where an objective does not go with a combination, or two are the same run.
+    """
+    measured = []
     seen: dict[tuple[str, str], Combination] = {}
     for run in runs:
         try:
@@ -86,6 +91,9 @@ def _check_objectives(runs: Sequence[Combination]) -> None:
         same = seen.setdefault((str(mixture), str(others)), run)
         if same is not run:
             raise ConfigError(f"{run} is the same run as {same}: both minimise {mixture}; give each once")
+        wanted = run.config.reference or START
+        measured.append(run._replace(config=run.config.model_copy(update={"reference": wanted})))
+    return measured
 
 
 def _opened(config: SweepConfig, runs: Sequence[Combination], directory: SweepDirectory) -> dict[str, Record]:
@@ -124,7 +132,7 @@ def _sweep(
     records: dict[str, Record],
     directory: SweepDirectory,
     console: Console,
-    judge: Judge | None,
+    oracle: Oracle | None,
     stop: Stop,
 ) -> None:
     read = _remembered(read_rows)
@@ -147,8 +155,9 @@ def _sweep(
                     record["seconds"] += time.perf_counter() - begin
                     _write(config, records, directory)
                 progress.end()
-            if record["state"] == "finished" and judge is not None and "exact" not in record:
-                record["exact"] = judge(directory.run(run.name).model)._asdict()
+            if record["state"] == "finished" and oracle is not None and "exact" not in record:
+                exact = oracle(directory.run(run.name).model)._asdict()
+                record["exact"] = {name: plain(value) for name, value in exact.items()}
                 _write(config, records, directory)
             console.print(_row(config, directory, run.name, record).line(), highlight=False, soft_wrap=True)
 

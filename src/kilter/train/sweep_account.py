@@ -33,6 +33,14 @@ from kilter.train.grid import as_text, described
 
 # What sweep.json says of a run: its settings that vary, its state, and how long it took.
 Record: TypeAlias = dict[str, Any]
+# What is counted of tokens whose reference scores a run asks for (ReferenceScores).
+COUNTS = {
+    "hits": "found",
+    "misses": "not found",
+    "computed": "computed, kept",
+    "computed_unkept": "computed, not kept",
+}
+NOT_KEPT = "computed, not kept: for sampled answers, and for exact KL without --cache hidden."
 TITLE = "Reward and KL of the runs of a sweep"
 
 
@@ -45,7 +53,7 @@ class Exact(NamedTuple):
     most: float
 
 
-class Judge(Protocol):
+class Oracle(Protocol):
     """Knows true rewards: of the model that runs begin with, of others, and the most there is, as (KL, reward)."""
 
     @property
@@ -60,11 +68,12 @@ class Judge(Protocol):
 @dataclass(frozen=True)
 class Row:
     """A run of a sweep: what is varied in it, what became of it, and, where it is finished, the evaluation of its
-    result and what a judge says of that."""
+    result, and how many tokens' reference scores were found and computed."""
 
     varied: Mapping[str, Any]
     record: Record
     found: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return described(self.varied)
@@ -102,10 +111,10 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepAccount:
-    """The runs of a sweep beside each other, and a judge of them where there is one."""
+    """The runs of a sweep beside each other, and what knows their true rewards, where something does."""
 
     rows: Sequence[Row]
-    judge: Judge | None = None
+    oracle: Oracle | None = None
 
     @cached_property
     def measured(self) -> list[Row]:
@@ -150,10 +159,10 @@ class SweepAccount:
         yield _time(row)
 
     def exact_table(self) -> list[list[str]]:
-        """What the judge says, with headings; empty without one."""
-        if self.judge is None:
+        """What the oracle says, with headings; empty without one."""
+        if self.oracle is None:
             return []
-        start = self.judge.start_reward
+        start = self.oracle.start_reward
         rows = [(row, row.exact) for row in self.rows]
         return [
             ["run", "true reward", "exact answer KL", "the most reward at that KL", "gain, of the most"],
@@ -165,12 +174,28 @@ class SweepAccount:
             ),
         ]
 
+    def reference_table(self) -> list[list[str]]:
+        """Tokens whose reference scores runs found and computed, with headings; empty where none kept them."""
+        rows = [[str(row), *(f"{row.scores[name]:,}" for name in COUNTS)] for row in self.rows if row.scores]
+        return [["run", *COUNTS.values()], *rows] if rows else []
+
+    def tables(self) -> dict[str, list[list[str]]]:
+        """Those that there are, by their titles."""
+        found = {
+            "On held-out examples": self.table(),
+            "Against the exact optimum": self.exact_table(),
+            "Tokens of the reference's scores": self.reference_table(),
+        }
+        return {title: cells for title, cells in found.items() if cells}
+
     def notes(self) -> list[str]:
         """What the columns are, and what failed."""
         said = []
         if self.axes is not None:
             kl, reward = self.axes
             said += [f"{reward.short}: {reward.title}.", f"{kl.short}: {kl.title}."]
+            if any(row.scores for row in self.rows):
+                said.append(NOT_KEPT)
             said.append("In brackets: 95% intervals. best: no other has as much reward at less KL, or more at no more.")
         if any(row.found and not row.has_kl for row in self.rows):
             said.append("A run without a reference has no KL from it, and no place on the frontier.")
@@ -194,16 +219,16 @@ class SweepAccount:
             "pareto": str(row) in self.best,
         }
         found = {name: value for name, value in row.found.items() if name != "split"}
-        return {**row.varied, **ran, **exact, **found}
+        scores = {f"reference_{name}": row.scores[name] for name in COUNTS if row.scores}
+        return {**row.varied, **ran, **exact, **found, **scores}
 
     def markdown(self) -> str:
         """The same as a page."""
-        parts = [f"# {TITLE}\n", markdown(self.table())]
-        parts += ["## Against the exact optimum\n", markdown(self.exact_table())] if self.judge is not None else []
-        return "\n".join([*parts, *(f"- {note}" for note in self.notes())]) + "\n"
+        parts = [part for title, cells in self.tables().items() for part in (f"## {title}\n", markdown(cells))]
+        return "\n".join([f"# {TITLE}\n", *parts, *(f"- {note}" for note in self.notes())]) + "\n"
 
     def picture(self) -> str:
-        """The frontier as SVG; beside it, with a judge, true rewards and the exact frontier."""
+        """The frontier as SVG; beside it, with an oracle, true rewards and the exact frontier."""
         planes = []
         if self.axes is not None:
             kl, reward = self.axes
@@ -211,19 +236,19 @@ class SweepAccount:
                 Spot(kl.interval(row.found), reward.interval(row.found), row.label, row.series) for row in self.measured
             ]
             planes.append(Plane(spots, kl.title, reward.title, "Measured on held-out examples"))
-        judged = [(row, row.exact) for row in self.rows if row.exact is not None]
-        if self.judge is not None and judged:
-            spots = [Spot(_point(e.kl), _point(e.reward), row.label, row.series) for row, e in judged if e is not None]
+        known = [(row, row.exact) for row in self.rows if row.exact is not None]
+        if self.oracle is not None and known:
+            spots = [Spot(_point(e.kl), _point(e.reward), row.label, row.series) for row, e in known if e is not None]
             up, across = "expected true reward", "exact answer KL(policy, start), nats an answer"
-            planes.append(Plane(spots, across, up, "True reward, and the most there is", self.judge.limit))
+            planes.append(Plane(spots, across, up, "True reward, and the most there is", self.oracle.limit))
         varied = list(self.rows[0].varied)
         labels = ", ".join(name for name in varied[1:] or varied if name != "objective")
         return drawing(planes, TITLE, [f"numbers: {labels}"] if labels else [])
 
     def show(self, console: Console) -> None:
         """Print the tables and what is to be said of them."""
-        for cells in filter(None, (self.table(), self.exact_table())):
-            table = Table()
+        for title, cells in self.tables().items():
+            table = Table(title=title, title_justify="left")
             headings, *rows = cells
             for i, heading in enumerate(headings):
                 # On a narrow terminal headings and names take several lines, numbers one.
