@@ -259,7 +259,7 @@ def test_the_guide_to_comparing_runs_as_it_is_printed(directory: Path) -> None:
     here = place(directory, "comparing", "runs/sft/model")
     shutil.copytree(here / "runs" / "sft", here / "runs" / "dpo")
     compared, told, judged, described = run_all(steps_of(COMPARING, here), here)
-    assert "win rate 0.500" in judged
+    assert "Win rate 0.500" in judged
     assert described in [block.text for block in blocks(COMPARING) if block.language == "text"]
     for heading in ("KL(A, B)", "perplexity of A / of B", "same likeliest token", "correlation of log-probs"):
         assert heading in compared

@@ -69,7 +69,7 @@ class WinRate:
             for value, low, high in (self.win_rate, self.length_controlled, self.first_preferred)
         )
         return (
-            f"win rate {rate}, at equal length {equal}: {self.wins:,} wins, {self.ties:,} ties, {self.losses:,} "
+            f"Win rate {rate}, at equal length {equal}: {self.wins:,} wins, {self.ties:,} ties, {self.losses:,} "
             f"losses; answers {abs(self.longer):.1f} characters {'shorter' if self.longer < 0 else 'longer'}. "
             f"What is shown first has a preference of {first}, and {self.flipped:.0%} of verdicts turned with the order"
         )

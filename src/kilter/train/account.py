@@ -44,6 +44,7 @@ class Account:
         """Print it; where the terminal is narrow, what stands on the left is broken into lines, and no number is."""
         for title, rows in zip((self.title, None), self.tables, strict=False):
             console.print(_table(title, rows))
+            console.print()
         for note in self.notes:
             console.print(note, highlight=False)
 

@@ -35,7 +35,8 @@ from kilter.train.step import OF_BOTH
 from kilter.train.weights import Weights, load_policy, start_fingerprint
 
 UNITS = (
-    "Log-ratios are to the reference that the run began with; KL is exact, over the whole vocabulary; both are in nats."
+    "Log-ratios are to the reference that the run began with. Token KL is exact, over the whole vocabulary; KL and "
+    "entropy of answers are estimates. All are in nats."
 )
 
 
