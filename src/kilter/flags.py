@@ -27,7 +27,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
         "max_grad_norm", "gradient_noise",
     ),
     "Evaluation": (
-        "holdout", "eval_data", "eval_every", "keep_best", "patience", "sample_eval", "sample_tokens",
+        "holdout", "eval_data", "eval_every", "keep_best", "patience", "sample_eval", "sample_tokens", "judge",
         "sample_temperature",
     ),
     "Adapters": (
