@@ -79,7 +79,15 @@ def sweep_progress(console: Console, runs: int, done: int) -> Iterator[SweepProg
         return
     name = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=30))
     shown = TextColumn("{task.fields[shown]}", table_column=Column(no_wrap=True, overflow="ellipsis"))
-    with Progress(name, BarColumn(10), shown, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bars:
+    with Progress(
+        name,
+        BarColumn(10),
+        shown,
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        speed_estimate_period=3600,
+    ) as bars:
         run = bars.add_task("", total=1, shown="", visible=False)
         whole = bars.add_task("all runs", total=runs, completed=done, shown=f"{done}/{runs}")
         ended = done
