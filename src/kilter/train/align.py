@@ -15,19 +15,24 @@ from kilter.data.run_directory import RunDirectory
 from kilter.errors import ConfigError
 from kilter.model.fingerprint import model_fingerprint
 from kilter.model.loading import copy_of, load_tokenizer
+from kilter.model.sampler import stop_tokens
 from kilter.model.scorer import Scorer
 from kilter.model.workers import Workers, open_workers
 from kilter.objectives import OBJECTIVES, Mixture, parse
 from kilter.train.card import model_card
-from kilter.train.checkpoint import Keeper
-from kilter.train.config import AlignConfig
-from kilter.train.examples import encode
+from kilter.train.checkpoint import PREVIOUS, REFERENCE, Keeper
+from kilter.train.config import AlignConfig, Moving
+from kilter.train.examples import encode, prompt_of
 from kilter.train.held_out import Account, HeldOut, Scored
-from kilter.train.loop import Task, fit
+from kilter.train.kl_bounds import PENALTY, AnswerKlMeter, kl_bounds
+from kilter.train.loop import Task, fit, total_steps
 from kilter.train.moving_reference import MovingReference
 from kilter.train.resume import open_run
 from kilter.train.setup import Rows, begin_run, read_examples, seed_everything, with_node_limit
+from kilter.train.step import TrustRegion
 from kilter.train.weights import Weights, load_policy, load_reference, start_fingerprint
+
+TRUSTED_STEPS = 50
 
 UNITS = (
     "Log-ratios are to the reference that the run began with; KL is exact, over the whole vocabulary; both are in nats."
@@ -62,9 +67,11 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
     _tell_of(rows, mixture, console)
     policy = load_policy(config.model, config, checkpoint)
     tokenizer = load_tokenizer(config.model)
-    reference = load_reference(policy, config, checkpoint) if mixture.needs_reference else None
+    needs_reference = mixture.needs_reference or config.measures_kl
+    reference = load_reference(policy, config, checkpoint) if needs_reference else None
     fingerprint = None if reference is None else model_fingerprint(reference)
-    moving = _moving(config, policy, reference, kept=bool(rows.held_out))
+    moving = _moving(config, policy, reference, kept=bool(rows.held_out) or config.measures_kl)
+    previous = _previous(config, policy)
     if reference is not None and (moving is None or moving.scorer is not reference):
         reference.frozen()
     starts_at_reference = reference is not None and config.reference is None
@@ -81,7 +88,8 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
         **({} if starts_at_reference else start_fingerprint(policy, checkpoint)),
     }
     begin_run(run, config, "align", facts, workers)
-    workers.spread(policy, reference, None if moving is None else moving.scorer)
+    followers = {file: follower for file, follower in ((REFERENCE, moving), (PREVIOUS, previous)) if follower}
+    workers.spread(policy, reference, *(follower.scorer for follower in followers.values()))
 
     held_out = HeldOut(
         examples=examples.held_out,
@@ -93,25 +101,41 @@ def _align(config: AlignConfig, workers: Workers, console: Console) -> Aligned:
         run=run,
         workers=workers,
     )
+    bounds = None
+    if config.measures_kl and reference is not None:
+        prompts = [prompt_of(row) for row in examples.train.rows]
+        meter = AnswerKlMeter(
+            policy, reference, prompts, stop_tokens(policy.model, tokenizer), config.kl_tokens, config.seed, workers
+        )
+        bounds = kl_bounds(config, meter, mixture, total_steps(len(prompts), config))
+    minimised = mixture if bounds is None else bounds.weighed(mixture)
+    followed = reference if moving is None else moving.scorer
     task = Task(
         policy,
-        reference if moving is None else moving.scorer,
-        mixture,
+        followed if minimised.needs_reference else None,
+        minimised,
         len(examples.train),
         examples.train.batch_of,
         held_out.evaluate if examples.held_out else None,
         starts_at_reference=starts_at_reference,
-        moving=moving,
+        followers=tuple(followers.values()),
+        bounds=bounds,
+        trust=_trust(config, previous),
         workers=workers,
     )
     weights = Weights(policy, tokenizer, config.model, workers)
-    keeper = Keeper(run, config, "align", weights, reference=fingerprint, moving=moving, begin=checkpoint)
+    keeper = Keeper(run, config, "align", weights, reference=fingerprint, followers=followers, begin=checkpoint)
     with run:
         done = fit(task, config, keeper, console, learning_rate=config.learning_rate)
+        if bounds is not None and bounds.exceeded(done):
+            done = keeper.roll_back(done, console)
         step = keeper.take_best(done, console)
         account = held_out.account(step) if examples.held_out else None
         keeper.finish(_card(run, config, mixture, account))
     _show(account, run, console)
+    if bounds is not None:
+        said = bounds.describe(done, total_steps(len(examples.train), config))
+        console.print(said, highlight=False, soft_wrap=True)
     return Aligned(run.model, *((None, None) if account is None else (account.before, account.after)))
 
 
@@ -138,7 +162,7 @@ def _mixture(config: AlignConfig) -> Mixture:
             f"objective {config.objective!r} compares examples with each other; use --batch-size 2 or more"
         )
     for name in ("reference", "reference_mix", "reference_every"):
-        if getattr(config, name) is not None and not mixture.needs_reference:
+        if getattr(config, name) is not None and not (mixture.needs_reference or config.measures_kl):
             flag = name.replace("_", "-")
             raise ConfigError(f"objective {config.objective!r} has no reference; leave --{flag} out")
     return mixture
@@ -150,6 +174,21 @@ def _moving(config: AlignConfig, policy: Scorer, reference: Scorer | None, *, ke
     if config.moving is None or reference is None:
         return None
     return MovingReference(copy_of(reference) if kept else reference, policy, config.moving, config.seed)
+
+
+def _previous(config: AlignConfig, policy: Scorer) -> MovingReference | None:
+    """The policy of some steps before, where there is a penalty on going away from it."""
+    if config.trust_region is None:
+        return None
+    return MovingReference(
+        copy_of(policy), policy, Moving(1.0, config.trust_region_every or TRUSTED_STEPS), config.seed
+    )
+
+
+def _trust(config: AlignConfig, previous: MovingReference | None) -> TrustRegion | None:
+    if previous is None or config.trust_region is None:
+        return None
+    return TrustRegion(previous.scorer, Mixture(()).weighing(PENALTY, config.trust_region))
 
 
 def _reader(mixture: Mixture) -> Callable[..., Dataset[Any]]:
