@@ -30,12 +30,13 @@ ESTIMATING = DOCS / "concepts" / "estimating-divergences.md"
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 QUICKSTART, QUICKSTART_ZH = DOCS / "quickstart.md", DOCS / "zh" / "quickstart.md"
 DIVERGENCE = DOCS / "concepts" / "divergence.md"
-YOUR_DATA, YOUR_MODEL, TRAINING, COMPARING, WHICH_LOSS, FAQ, API = (
+YOUR_DATA, YOUR_MODEL, TRAINING, BUDGET, COMPARING, WHICH_LOSS, FAQ, API = (
     DOCS / name
     for name in (
         "guides/your-data.md",
         "guides/your-model.md",
         "guides/training.md",
+        "guides/kl-budget.md",
         "guides/comparing-models.md",
         "guides/which-loss.md",
         "faq.md",
@@ -219,6 +220,15 @@ def test_the_guide_to_training_runs_as_it_is_printed(directory: Path) -> None:
     (resumed,) = (i for i, step in enumerate(steps) if "--resume" in step)
     stopped = "import shutil; shutil.rmtree('runs/dpo/model')"  # as if it had been stopped before its end
     run_all([*steps[:resumed], ["python", stopped], *steps[resumed:]], here)
+
+
+def test_the_guide_to_budgets_runs_as_it_is_printed(directory: Path) -> None:
+    here = place(directory, "budget")
+    quick = ["--max-steps", "2", "--kl-samples", "2", "--kl-tokens", "2"]
+    steps = [step + (quick if any("-kl" in word for word in step) else quick[:2]) for step in steps_of(BUDGET, here)]
+    assert len(steps) == 5
+    run_all(steps, here)
+    assert all((here / "runs" / name / "model").is_dir() for name in ("budget", "back", "limit", "slowly"))
 
 
 def test_the_guide_to_losses_prints_what_stands_in_it(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from rich.console import Console
+from safetensors.torch import load_file
 
 from kilter.data.checkpoints import Checkpoints
 from kilter.data.reading import read_pairs
@@ -114,7 +116,7 @@ def test_a_model_aligned_too_far_comes_back_to_its_budget(far, start, pairs_file
     aligned = run("dpo", far, pairs_file, tmp_path / "run", told, **SHORT | given)
     rows = measurements(tmp_path / "run")
     assert rows[0]["answer_kl"] == pytest.approx(before, rel=0.15)
-    assert rows[0]["weight_kl"] > 0.1 > rows[-1]["weight_kl"] * 0
+    assert rows[0]["weight_kl"] > 0.1
     assert rows[-1]["answer_kl"] == pytest.approx(budget, rel=0.1)
     independent = answer_kl(aligned.model, start, pairs_file)
     assert independent.value == pytest.approx(budget, rel=0.1, abs=3 * independent.standard_error)
@@ -133,11 +135,12 @@ def test_the_same_run_without_a_budget_does_not_come_back(far, start, pairs_file
 
 
 def test_a_run_that_begins_at_the_reference_ends_at_its_budget(start, pairs_file, tmp_path):
-    given = {"kl_budget": 0.2, "kl_every": 2, "max_steps": 24}
+    given = {"kl_budget": 0.2, "kl_every": 1, "max_steps": 40}
     aligned = run("dpo", start, pairs_file, tmp_path / "run", **SHORT | given)
     rows = measurements(tmp_path / "run")
-    assert rows[0]["step"] == 2
-    assert rows[0]["weight_kl"] < 0.1
+    assert rows[0]["step"] == 1
+    assert rows[0]["weight_kl"] < 0.1 < max(row["weight_kl"] for row in rows)
+    assert rows[-1]["answer_kl"] == pytest.approx(0.2, rel=0.1)
     independent = answer_kl(aligned.model, start, pairs_file)
     assert independent.value == pytest.approx(0.2, rel=0.1, abs=3 * independent.standard_error)
 
@@ -183,7 +186,7 @@ def test_evaluations_have_the_objective_as_it_was_given(start, pairs_file, tmp_p
     given = SHORT | {"holdout": 16, "kl_budget": 0.05, "kl_every": 1, "max_steps": 4}
     run("dpo", start, pairs_file, tmp_path / "run", **given)
     evaluations = [row for row in RunDirectory(tmp_path / "run").read_metrics() if row.get("split") == "eval"]
-    assert [row["step"] for row in evaluations][0] == 0
+    assert evaluations[0]["step"] == 0
     assert evaluations[-1]["step"] == steps_of(tmp_path / "run")[-1]["step"]
     assert not any("loss_kl" in row for row in evaluations)
 
@@ -320,7 +323,7 @@ def test_a_rate_with_a_floor_stays_there_beyond_the_last_step():
         assert rates[0] == 0.5
         assert rates[1:3] == [1.0, 1.0]
         assert rates[9:] == [0.3] * 5
-        assert all(a >= b for a, b in zip(rates[1:], rates[2:], strict=False))
+        assert all(a >= b for a, b in pairwise(rates[1:]))
 
 
 # A trust region
@@ -334,8 +337,9 @@ def test_the_earlier_policy_is_that_of_the_last_step_that_was_a_multiple(start, 
     for step, path in models.items():
         last = step - step % 3
         wanted = weights(models[last] / "model") if last else begun
-        held = __import__("safetensors.torch").torch.load_file(path / "previous.safetensors")
-        assert all(torch.equal(held[f"{name}"], wanted[name]) for name in wanted if name in held)
+        held = load_file(path / "previous.safetensors")
+        assert held.keys() == wanted.keys()
+        assert all(torch.equal(held[name], wanted[name]) for name in wanted)
     zero = [row["step"] for row in steps_of(tmp_path / "run") if row["loss_trust_region"] < 1e-9]
     assert zero == [1, 4, 7]
 
@@ -352,7 +356,7 @@ def test_a_stronger_trust_region_lets_the_policy_less_far_away(start, pairs_file
 
 def test_progress_is_plain_numbers(start, pairs_file, tmp_path):
     run("dpo", start, pairs_file, tmp_path / "run", **SHORT, kl_budget=0.2, kl_every=2, save_every="3")
-    (checkpoint, *_) = Checkpoints(tmp_path / "run" / "checkpoints")
-    progress = json.loads((checkpoint.path / "progress.json").read_text())["progress"]
-    assert progress["measured_step"] == 2
-    assert set(progress["controller"]) == {"weight", "error"}
+    for checkpoint in Checkpoints(tmp_path / "run" / "checkpoints"):
+        progress = json.loads((checkpoint.path / "progress.json").read_text())["progress"]
+        assert progress["measured_step"] == checkpoint.step - checkpoint.step % 2
+        assert set(progress["controller"]) == {"weight", "error"}
