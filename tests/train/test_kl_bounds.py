@@ -359,4 +359,4 @@ def test_progress_is_plain_numbers(start, pairs_file, tmp_path):
     for checkpoint in Checkpoints(tmp_path / "run" / "checkpoints"):
         progress = json.loads((checkpoint.path / "progress.json").read_text())["progress"]
         assert progress["measured_step"] == checkpoint.step - checkpoint.step % 2
-        assert set(progress["controller"]) == {"weight", "error"}
+        assert set(progress["controller"]) == {"weight", "shrunk", "distance"}

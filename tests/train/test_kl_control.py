@@ -35,19 +35,31 @@ def test_the_adaptive_controller_is_that_of_ziegler(kl, steps, factor):
 
 def test_the_budget_moves_the_log_weight_by_the_errors_change_and_by_its_sum():
     controller = KlBudget(target=5, weight=0.1, horizon=10, gain=2)
-    controller.observe(5 * math.exp(0.5), 0.0, 0)
-    assert math.log(controller.weight / 0.1) == pytest.approx(2 * 0.5)
+    controller.observe(5 * math.exp(0.4), 0.0, 0)
+    assert math.log(controller.weight / 0.1) == pytest.approx(2 * 0.4)
     controller.observe(5 * math.exp(0.25), 0.0, 4)
     assert math.log(controller.weight / 0.1) == pytest.approx(2 * 0.25 + 0.25 * 4 / 10)
     controller.observe(5.0, 0.0, 4)
     assert math.log(controller.weight / 0.1) == pytest.approx(0.25 * 4 / 10)
 
 
-def test_errors_beyond_a_factor_of_e_count_as_that():
-    for kl, sign in ((0.0, -1), (5e-9, -1), (5e9, 1)):
+def test_errors_beyond_the_clip_count_as_that():
+    for kl, sign in ((0.0, -1), (5e-5, -1), (5e5, 1)):
         controller = KlBudget(target=5, weight=0.1, horizon=10, gain=2)
         controller.observe(kl, 0.0, 5)
-        assert math.log(controller.weight / 0.1) == pytest.approx(sign * (2 + 0.5))
+        assert math.log(controller.weight / 0.1) == pytest.approx(sign * 0.5 * (2 + 0.5))
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["above", "below"])
+def test_far_from_its_target_the_weight_waits_while_the_kl_comes_nearer_and_moves_on_where_it_does_not(sign):
+    controller = KlBudget(target=5, weight=0.1, horizon=10, gain=2)
+    moved = []
+    for error, chance in ((3, 0.0), (2, 0.0), (2, 0.0), (1.9, 0.2), (1.5, 0.2), (2.5, 0.2)):
+        before, kl = controller.weight, 5 * math.exp(sign * error)
+        controller.observe(kl, chance * kl, 4)
+        moved.append(round(sign * math.log(controller.weight / before), 3))
+    # The second is nearer, the third is not; of the others one is nearer by less than chance, one by more.
+    assert moved == [1.2, 0, 0.2, pytest.approx(0.2, abs=0.05), 0, pytest.approx(0.2, abs=0.05)]
 
 
 def test_what_chance_explains_moves_nothing_at_once_and_what_it_does_not_is_shrunk():
@@ -70,8 +82,8 @@ def test_the_weight_stays_within_its_ends_and_comes_back_from_them_at_once():
     for _ in range(99):
         controller.observe(0.01, 0.0, 1)
     assert controller.weight == KlBudget.LEAST
-    controller.observe(5 * math.e, 0.0, 1)
-    assert controller.weight == pytest.approx(KlBudget.LEAST * math.exp(0.5 * 2 + 1))
+    controller.observe(5 * math.exp(0.6), 0.0, 1)
+    assert controller.weight == pytest.approx(KlBudget.LEAST * math.exp(0.5 * (2 * 0.5)))
     for _ in range(99):
         controller.observe(50.0, 0.0, 1)
     assert controller.weight == KlBudget.MOST

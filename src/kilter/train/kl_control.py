@@ -72,38 +72,46 @@ class AdaptiveKl:
 class KlBudget:
     """Brings the KL to a target and keeps it there: proportional and integral control of the weight's logarithm.
 
-    The error is e = log(kl / target), clipped to +-1. From one observation to the next
+    The error is e = log(kl / target), clipped to +-CLIP. From one observation to the next
 
         log weight += gain (change of the shrunk error) + e steps / horizon
 
     where an error with standard error s shrinks to e max(0, 1 - s^2 / e^2): what chance alone explains moves nothing at
-    once, and in the sum of errors chance averages out. The policy follows the sign of what weighs more, as an optimiser
-    that scales its steps has it, so the KL is about an integral of log weight, and only the first term damps: from
-    below the policy is let go, and braked as it nears the target. What is clamped is the weight itself; there is no
-    sum beside it that could wind up.
+    once, and in the sum of errors chance averages out. Under an optimiser that scales its steps the policy follows the
+    sign of what weighs more, so the KL is about an integral of log weight, and only the first term damps.
+
+    Nothing is summed up while the error is beyond its clip and has become smaller by more than chance: a policy that is
+    on its way needs no other weight, and what was summed up there would have to be taken back beyond the target.
     """
 
     target: float
     weight: float
     horizon: float
     gain: float = 4.0
-    before: float = 0.0
-    CLIP: ClassVar[float] = 1.0
+    shrunk: float = 0.0
+    distance: float = 0.0  # |log(kl / target)| at the observation before
+    CLIP: ClassVar[float] = 0.5
+    NEARLY_NOTHING: ClassVar[float] = 1e-9  # of the target
     LEAST: ClassVar[float] = 1e-4
     MOST: ClassVar[float] = 1e3
 
     def observe(self, kl: float, standard_error: float, steps: int) -> None:
         """Move the weight by the error, and by how the error has changed beyond chance."""
-        error = math.log(max(kl / self.target, math.exp(-self.CLIP)))
+        error = math.log(max(kl / self.target, self.NEARLY_NOTHING))
         chance = standard_error / kl if kl > 0 else 0.0
-        shrunk = 0.0 if abs(error) <= chance else min(error * (1 - (chance / error) ** 2), self.CLIP)
-        change = self.gain * (shrunk - self.before) + min(error, self.CLIP) * steps / self.horizon
-        self.before = shrunk
+        shrunk = 0.0 if abs(error) <= chance else self._clipped(error * (1 - (chance / error) ** 2))
+        change = self.gain * (shrunk - self.shrunk)
+        if abs(error) < self.CLIP or self.distance - abs(error) <= chance:
+            change += self._clipped(error) * steps / self.horizon
+        self.shrunk, self.distance = shrunk, abs(error)
         self.weight = min(max(self.weight * math.exp(change), self.LEAST), self.MOST)
+
+    def _clipped(self, error: float) -> float:
+        return min(max(error, -self.CLIP), self.CLIP)
 
     @property
     def state(self) -> dict[str, float]:
-        return {"weight": self.weight, "error": self.before}
+        return {"weight": self.weight, "shrunk": self.shrunk, "distance": self.distance}
 
     def load_state(self, state: Mapping[str, float]) -> None:
-        self.weight, self.before = state["weight"], state["error"]
+        self.weight, self.shrunk, self.distance = state["weight"], state["shrunk"], state["distance"]
