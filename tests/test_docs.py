@@ -30,13 +30,14 @@ ESTIMATING = DOCS / "concepts" / "estimating-divergences.md"
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 QUICKSTART, QUICKSTART_ZH = DOCS / "quickstart.md", DOCS / "zh" / "quickstart.md"
 DIVERGENCE = DOCS / "concepts" / "divergence.md"
-YOUR_DATA, YOUR_MODEL, TRAINING, SWEEPS, COMPARING, WHICH_LOSS, FAQ, API = (
+YOUR_DATA, YOUR_MODEL, TRAINING, SWEEPS, BUDGET, COMPARING, WHICH_LOSS, FAQ, API = (
     DOCS / name
     for name in (
         "guides/your-data.md",
         "guides/your-model.md",
         "guides/training.md",
         "guides/sweeps.md",
+        "guides/kl-budget.md",
         "guides/comparing-models.md",
         "guides/which-loss.md",
         "faq.md",
@@ -233,6 +234,15 @@ def test_the_guide_to_sweeps_runs_as_it_is_printed(directory: Path) -> None:
     sweep = here / "runs" / "sweep"
     for name in re.findall(r"^\| `([\w.=]+)[`/]", SWEEPS.read_text(encoding="utf-8"), flags=re.MULTILINE):
         assert (sweep / name).exists(), name
+
+
+def test_the_guide_to_budgets_runs_as_it_is_printed(directory: Path) -> None:
+    here = place(directory, "budget")
+    quick = ["--max-steps", "2", "--kl-samples", "2", "--kl-tokens", "2"]
+    steps = [step + (quick if any("-kl" in word for word in step) else quick[:2]) for step in steps_of(BUDGET, here)]
+    assert len(steps) == 5
+    run_all(steps, here)
+    assert all((here / "runs" / name / "model").is_dir() for name in ("budget", "back", "limit", "slowly"))
 
 
 def test_the_guide_to_losses_prints_what_stands_in_it(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ app = App(
 
 for command, summary in {
     "align": "Align a model with preferences: pairs, rankings, or labelled answers.",
-    "sweep": "Align over a grid of settings (--beta 0.1,0.3 --objective dpo,ipo), and show what each run has in reward for its KL.",
+    "sweep": "Align over a grid (--beta 0.1,0.3 --objective dpo,ipo), and show what each run gains for its KL.",
     "sft": "Teach a model to say what the examples say; or begin one from scratch.",
     "check": "Look at data before training: what it holds, what must be mended, what a run would take.",
     "score": "Score preference pairs under a model, and against a reference.",

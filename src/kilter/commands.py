@@ -34,7 +34,7 @@ def align(*, config: Annotated[AlignConfig, Parameter(name="*")], print_config: 
 
 
 def sweep(*, config: Annotated[SweepConfig, Parameter(name="*")], print_config: PrintConfig = False) -> None:
-    """Align over a grid of settings (--beta 0.1,0.3 --objective dpo,ipo), and show what each run has in reward for its KL."""
+    """Align over a grid (--beta 0.1,0.3 --objective dpo,ipo), and show what each run gains for its KL."""
     if print_config:
         print(config.toml, end="")
         return

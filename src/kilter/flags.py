@@ -22,6 +22,9 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
         "objective", "beta", "label_smoothing", "desirable_weight", "undesirable_weight", "reference_mix",
         "reference_every",
     ),
+    "Bounds on KL": (
+        "kl_budget", "max_kl", "on_max_kl", "kl_every", "kl_samples", "kl_tokens", "trust_region", "trust_region_every",
+    ),
     "Training": (
         "epochs", "max_steps", "batch_size", "learning_rate", "schedule", "warmup", "optimizer", "weight_decay",
         "max_grad_norm", "gradient_noise",

@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 from kilter.data.records import Origin
 from kilter.model import scorer as scorer_module
 from kilter.model.scorer import Scorer
-from kilter.objectives import OBJECTIVES, LabelledScores, PairScores, RankingScores, Scores, parse
+from kilter.objectives import OBJECTIVES, LabelledScores, Mixture, PairScores, RankingScores, Scores, parse
 from kilter.tokens.encoding import EncodedDemonstration, EncodedLabelled, EncodedPair, EncodedRanking
 from kilter.tokens.sequence import TokenSequence
 from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch, ranking_batch
-from kilter.train.step import StepScores, accumulate_gradient, score_completions
+from kilter.train.step import StepScores, TrustRegion, accumulate_gradient, score_completions
 from model.plain import completion_scores, flat_gradient, in_float64, in_plain_float64, relative_difference
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -282,6 +282,27 @@ def test_the_gradient_of_a_mixture_is_the_weighted_sum_of_its_terms(
     got, scores = gradient(policy, reference, batch, mixture)
     assert scores.loss == pytest.approx(loss, rel=1e-12)
     assert relative_difference(got, wanted) <= 1e-12
+
+
+@pytest.mark.parametrize("objective", ["dpo", "bco_pair", "simpo"])
+@pytest.mark.parametrize("node_budget", [WHOLE, SPLITTING])
+def test_a_trust_region_adds_the_gradient_of_its_penalty_to_another_model_than_the_reference(
+    objective: str, node_budget: int, sharp_models: list[PreTrainedModel], tiny_model: MakeModel
+) -> None:
+    policy, reference, earlier = map(in_float64, [*sharp_models, tiny_model("llama", spread=0.2)])
+    batch, penalty = pair_batch(ROWS, node_budget=node_budget), parse("dpo + 0.7*kl").terms[1:]
+    slope, alone = gradient(policy, reference, batch, objective)
+    policy.zero_grad()
+    pull, held = gradient(policy, earlier, batch, "kl")
+    policy.zero_grad()
+    trust = TrustRegion(Scorer(earlier).frozen(), Mixture(penalty))
+    frozen = Scorer(reference).frozen() if objective != "simpo" else None
+    scores = accumulate_gradient(Scorer(policy), frozen, batch, parse(objective), None, trust)
+    assert scores.loss == pytest.approx(alone.loss + 0.7 * held.loss, rel=1e-12)
+    assert scores.losses["trust_region"] == pytest.approx(held.loss, rel=1e-12)
+    assert relative_difference(flat_gradient(policy), slope + 0.7 * pull) <= 1e-12
+    for name, sum_C in alone.sums_C.items():
+        assert torch.equal(scores.sums_C[name], sum_C), name
 
 
 @pytest.mark.parametrize("name", ["beta_dpo", "bco"])

@@ -75,6 +75,16 @@ class Mixture:
     def names(self) -> list[str]:
         return [term.name for term in self.terms]
 
+    def weighing(self, name: str, weight: float) -> Mixture:
+        """The same with another weight of a term; one that is not there is added. Raises ConfigError where there is no
+        such objective, or it has options."""
+        if name in self.names:
+            return Mixture(tuple(term._replace(weight=weight) if term.name == name else term for term in self.terms))
+        row = objective(name)
+        if row.options:
+            raise ConfigError(f"objective {name!r} has options ({', '.join(row.options)}); write it into the objective")
+        return Mixture((*self.terms, Term(weight, name, row, {})))
+
     def total(self, losses: Mapping[str, Loss]) -> Loss:
         """The weighted sum of the terms' losses."""
         total = self.terms[0].weight * losses[self.terms[0].name]

@@ -16,23 +16,27 @@ from kilter.errors import ConfigError
 from kilter.measure.judges import judge_named
 from kilter.model.loading import copy_of, load_tokenizer
 from kilter.model.reference_scores import Counts, ReferenceScores
+from kilter.model.sampler import stop_tokens
 from kilter.model.scorer import Scorer
 from kilter.model.workers import Workers, open_workers
 from kilter.objectives import OBJECTIVES, Mixture, parse
 from kilter.train.account import Account, Scored
 from kilter.train.card import model_card
-from kilter.train.checkpoint import Keeper
-from kilter.train.config import NONE, AlignConfig
-from kilter.train.examples import encode
+from kilter.train.checkpoint import PREVIOUS, REFERENCE, Keeper
+from kilter.train.config import NONE, AlignConfig, Moving
+from kilter.train.examples import Encodings, encode, prompt_of
 from kilter.train.held_out import HeldOut
-from kilter.train.loop import Task, fit
+from kilter.train.kl_bounds import PENALTY, AnswerKlMeter, KlBounds, kl_bounds
+from kilter.train.loop import Task, fit, total_steps
 from kilter.train.moving_reference import MovingReference
 from kilter.train.reference import RunReference, open_reference
 from kilter.train.resume import open_run
 from kilter.train.setup import Rows, begin_run, read_examples, seed_everything, with_node_limit
 from kilter.train.shared import Shared
-from kilter.train.step import OF_BOTH
+from kilter.train.step import OF_BOTH, TrustRegion
 from kilter.train.weights import Weights, load_policy, start_fingerprint
+
+TRUSTED_STEPS = 50
 
 UNITS = (
     "Log-ratios are to the reference that the run began with. Token KL is exact, over the whole vocabulary; KL and "
@@ -70,7 +74,7 @@ def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shar
     policy = load_policy(config.model, config, checkpoint)
     tokenizer = load_tokenizer(config.model)
     reference = RunReference()
-    if mixture.needs_reference or config.reference not in (None, NONE):
+    if _has_reference(config, mixture):
         reference = open_reference(
             policy,
             config,
@@ -78,7 +82,8 @@ def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shar
             model_needed=_model_needed(config, mixture, rows),
             warn=lambda text: console.print(f"warning: {text}", highlight=False, soft_wrap=True),
         )
-    moving = _moving(config, policy, reference.model, kept=bool(rows.held_out))
+    moving = _moving(config, policy, reference.model, kept=bool(rows.held_out) or config.measures_kl)
+    previous = _previous(config, policy)
     if reference.model is not None and (moving is None or moving.scorer is not reference.model):
         reference.model.frozen()
     # A reference that is not in memory may yet have to be.
@@ -96,7 +101,8 @@ def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shar
         **({} if reference.is_start else start_fingerprint(policy, checkpoint)),
     }
     begin_run(run, config, "align", facts, workers)
-    workers.spread(policy, reference.model, None if moving is None else moving.scorer)
+    followers = {file: follower for file, follower in ((REFERENCE, moving), (PREVIOUS, previous)) if follower}
+    workers.spread(policy, reference.model, *(follower.scorer for follower in followers.values()))
 
     held_out = HeldOut(
         judge=judge,
@@ -109,27 +115,38 @@ def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shar
         run=run,
         workers=workers,
     )
-    trained_against = reference.scores if moving is None else moving.scorer
+    bounds = _bounds(config, mixture, policy, reference, examples, stop_tokens(policy.model, tokenizer), workers)
+    minimised = mixture if bounds is None else bounds.weighed(mixture)
+    followed = reference.scores if moving is None else moving.scorer
     task = Task(
         policy,
-        trained_against if mixture.needs_reference else None,
-        mixture,
+        followed if minimised.needs_reference else None,
+        minimised,
         len(examples.train),
         examples.train.batch_of,
         held_out.evaluate if examples.held_out else None,
-        starts_at_reference=reference.is_start and mixture.needs_reference,
-        moving=moving,
+        starts_at_reference=reference.is_start and minimised.needs_reference,
+        followers=tuple(followers.values()),
+        bounds=bounds,
+        trust=_trust(config, previous),
         workers=workers,
     )
     weights = Weights(policy, tokenizer, config.model, workers)
-    keeper = Keeper(run, config, "align", weights, reference=reference.fingerprint, moving=moving, begin=checkpoint)
+    keeper = Keeper(
+        run, config, "align", weights, reference=reference.fingerprint, followers=followers, begin=checkpoint
+    )
     with run:
         done = fit(task, config, keeper, console, shared, learning_rate=config.learning_rate)
+        if bounds is not None and bounds.exceeded(done):
+            done = keeper.roll_back(done, console)
         step = keeper.take_best(done, console)
         account = held_out.account(step) if examples.held_out else None
         counts = _told_of_scores(reference.kept, run, workers, console)
         keeper.finish(_card(run, config, mixture, account))
     _show(account, run, console)
+    if bounds is not None:
+        said = bounds.describe(done, total_steps(len(examples.train), config))
+        console.print(said, highlight=False, soft_wrap=True)
     before, after = (None, None) if account is None else (account.before, account.after)
     return Aligned(run.model, before, after, counts)
 
@@ -162,13 +179,13 @@ def mixture_of(config: AlignConfig) -> Mixture:
             f"objective {config.objective!r} needs a reference, and reference is none; leave that out (the start of "
             f"the run), name a model, or take an objective that has none: {without}"
         )
-    # What is held out may be measured against a reference that the objective does without.
-    measured = bool(config.holdout or config.eval_data)
+    # What is held out, and the KL of answers, may be measured against a reference that the objective does without.
+    measured = bool(config.holdout or config.eval_data) or config.measures_kl
     for name in ("reference_mix", "reference_every", *(() if measured else ("reference",))):
         if getattr(config, name) not in (None, NONE) and not mixture.needs_reference:
             flag = name.replace("_", "-")
             raise ConfigError(f"objective {config.objective!r} has no reference; leave --{flag} out")
-    if config.judge is not None and not mixture.needs_reference and config.reference in (None, NONE):
+    if config.judge is not None and not _has_reference(config, mixture):
         raise ConfigError(f"objective {config.objective!r} has no reference to be judged against; leave --judge out")
     return mixture
 
@@ -181,6 +198,40 @@ def _moving(config: AlignConfig, policy: Scorer, reference: Scorer | None, *, ke
     return MovingReference(copy_of(reference) if kept else reference, policy, config.moving, config.seed)
 
 
+def _bounds(
+    config: AlignConfig,
+    mixture: Mixture,
+    policy: Scorer,
+    reference: RunReference,
+    examples: Encodings,
+    stops: frozenset[int],
+    workers: Workers,
+) -> KlBounds | None:
+    """What the run does about the KL of its answers, if anything."""
+    if not config.measures_kl or reference.scores is None:
+        return None
+    prompts = [prompt_of(row) for row in examples.train.rows]
+    # Answers are drawn anew each time: their scores are not worth keeping.
+    meter = AnswerKlMeter(policy, reference.scores.scorer, prompts, stops, config.kl_tokens, config.seed, workers)
+    steps = total_steps(len(prompts), config)
+    return kl_bounds(config, meter, mixture, steps, starts_at_zero=reference.is_start)
+
+
+def _previous(config: AlignConfig, policy: Scorer) -> MovingReference | None:
+    """The policy of some steps before, where there is a penalty on going away from it."""
+    if config.trust_region is None:
+        return None
+    return MovingReference(
+        copy_of(policy), policy, Moving(1.0, config.trust_region_every or TRUSTED_STEPS), config.seed
+    )
+
+
+def _trust(config: AlignConfig, previous: MovingReference | None) -> TrustRegion | None:
+    if previous is None or config.trust_region is None:
+        return None
+    return TrustRegion(previous.scorer, Mixture(()).weighing(PENALTY, config.trust_region))
+
+
 def rows_of(config: AlignConfig, mixture: Mixture, console: Console, shared: Shared) -> Rows[Any]:
     """The rows of a run, read; tells what they are, and raises ConfigError where the objective does not take them."""
     rows = read_examples(config, _reader(mixture, shared), console)
@@ -189,10 +240,15 @@ def rows_of(config: AlignConfig, mixture: Mixture, console: Console, shared: Sha
     return rows
 
 
+def _has_reference(config: AlignConfig, mixture: Mixture) -> bool:
+    return mixture.needs_reference or config.measures_kl or config.reference not in (None, NONE)
+
+
 def _model_needed(config: AlignConfig, mixture: Mixture, rows: Rows[Any]) -> bool:
     """Whether more will be asked of the reference than what is kept: its distributions, or those along new answers."""
+    new_answers = bool(config.sample_eval) or config.measures_kl
     distributions = bool(rows.held_out) or not OF_BOTH.isdisjoint(mixture.needs)
-    return bool(config.sample_eval) or (distributions and config.keeps != "hidden")
+    return new_answers or (distributions and config.keeps != "hidden")
 
 
 def _told_of_scores(

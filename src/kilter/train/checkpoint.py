@@ -32,14 +32,17 @@ from kilter.train.optimizer import Updater
 from kilter.train.weights import Weights
 from kilter.train.writing import system_errors
 
-TRAINING, REFERENCE, PROGRESS = "training.safetensors", "reference.safetensors", "progress.json"
+TRAINING, PROGRESS = "training.safetensors", "progress.json"
+REFERENCE, PREVIOUS = "reference.safetensors", "previous.safetensors"  # models that follow the policy
 _SEPARATOR = "/"
 
 
 @dataclass
 class Progress:
     """How far a run has come: updates made, the last of them to be evaluated, the best evaluation (its step, its
-    loss, and how many came after it), seconds spent in steps, and what the objective remembers."""
+    loss, and how many came after it), seconds spent in steps, what the objective remembers, the last measurement of
+    answer KL (its step, value and standard error), the last step that was within a limit on that, and what moves the
+    weight of a penalty on KL."""
 
     step: int = 0
     evaluated: int = -1
@@ -48,6 +51,11 @@ class Progress:
     since_best: int = 0
     seconds: float = 0.0
     objective: dict[str, float] = field(default_factory=dict)
+    measured_step: int = -1
+    answer_kl: float | None = None
+    answer_kl_se: float | None = None
+    within_step: int | None = None
+    controller: dict[str, float] = field(default_factory=dict)
 
     def note(self, loss: float) -> bool:
         """Take account of an evaluation at this step; returns whether it is the best so far."""
@@ -61,7 +69,7 @@ class Progress:
 
 class Keeper:
     """Saves a run's state when that is due, and gives it back; `reference` is the fingerprint of the reference that the
-    run began with, `moving` the one that follows the policy."""
+    run began with, `followers` are models that follow the policy, by the files that their weights go to."""
 
     def __init__(
         self,
@@ -71,12 +79,12 @@ class Keeper:
         weights: Weights,
         *,
         reference: str | None = None,
-        moving: MovingReference | None = None,
+        followers: Mapping[str, MovingReference] | None = None,
         begin: Checkpoint | None = None,
     ) -> None:
         self.run, self.config, self.method = run, config, method
         self.weights, self.workers = weights, weights.workers
-        self.reference, self.moving, self.begin = reference, moving, begin
+        self.reference, self.followers, self.begin = reference, followers or {}, begin
         later = [c.step for c in Checkpoints(run.checkpoints) if begin is None or c.step > begin.step]
         self.checkpoints = Checkpoints(run.checkpoints, keep=config.keep, doubtful=later)
         self.saved_step = 0 if begin is None else begin.step
@@ -114,8 +122,9 @@ class Keeper:
         numbers: dict[str, Any],
         weights: dict[str, Tensor] | None,
     ) -> None:
-        followed = {} if self.moving is None else self.moving.state()
-        size = self.weights.size + sum(t.numel() * t.element_size() for t in (*tensors.values(), *followed.values()))
+        files = {TRAINING: _apart(tensors)} | {name: model.state() for name, model in self.followers.items()}
+        written = (tensor for file in files.values() for tensor in file.values())
+        size = self.weights.size + sum(tensor.numel() * tensor.element_size() for tensor in written)
         facts = {
             "progress": asdict(progress),
             "reference_sha256": self.reference,
@@ -125,9 +134,8 @@ class Keeper:
         with self.checkpoints.save(progress.step, size=size, pinned=self._pinned(progress)) as directory:
             self.weights.save(directory, weights)
             with system_errors():
-                save_file(_apart(tensors), directory / TRAINING)
-                if followed:
-                    save_file(followed, directory / REFERENCE)
+                for name, file in files.items():
+                    save_file(file, directory / name)
             (directory / PROGRESS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
     def append_metrics(self, row: Mapping[str, object]) -> None:
@@ -167,8 +175,8 @@ class Keeper:
         state = unflattened(load_file(self.begin.path / TRAINING), facts["numbers"])
         updater.load_state(state.get("optimizer", {}))
         set_random_state(state["random"], self.workers, self.config.seed, self.begin.step)
-        if self.moving is not None:
-            self.moving.load_state(load_file(self.begin.path / REFERENCE))
+        for name, model in self.followers.items():
+            model.load_state(load_file(self.begin.path / name))
         self.run.cut_back(facts["lengths"])
         return Progress(**facts["progress"])
 
@@ -191,12 +199,30 @@ class Keeper:
         console.print(f"the best evaluation was that of step {best}: its model is the result", highlight=False)
         return best
 
+    def roll_back(self, progress: Progress, console: Console) -> Progress:
+        """Together: give the policy the weights of the last checkpoint within a limit on KL; returns how far the run
+        had come there. Raises RunError where that is not whole."""
+        within = progress.within_step
+        assert within is not None
+        checkpoint = Checkpoint(self.checkpoints.at(within), within)
+        fault = fault_of(checkpoint)
+        if not self.workers.of_main(fault is None):
+            raise RunError(f"{checkpoint.path}, the last one within the limit on KL, is not whole: {fault}")
+        self.weights.restore(checkpoint.path)
+        console.print(
+            f"after step {progress.step} the KL of answers was {progress.answer_kl:.3f} nats: the model of step "
+            f"{within} is the result",
+            highlight=False,
+        )
+        return Progress(**read_facts(checkpoint)["progress"])
+
     def _pinned(self, progress: Progress) -> set[int]:
-        """The best of each checkpoint that will be left: a run taken up from it may end there."""
+        """What each checkpoint that will be left has for its best, and for the last within a limit: a run taken up from
+        it may end there."""
         older = [c for c in self.checkpoints if c.step < progress.step]
         newest = older[max(0, len(older) - self.config.keep + 1) :]
-        best = {progress.best_step} | {read_facts(c)["progress"]["best_step"] for c in newest}
-        return {step for step in best if step is not None}
+        left = [asdict(progress), *(read_facts(c)["progress"] for c in newest)]
+        return {of[name] for of in left for name in ("best_step", "within_step") if of.get(name) is not None}
 
 
 def read_facts(checkpoint: Checkpoint) -> dict[str, Any]:

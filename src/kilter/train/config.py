@@ -221,6 +221,25 @@ class AlignConfig(RunConfig):
     undesirable_weight: float | None = Field(None, description="kto: weight of undesirable answers.")
     learning_rate: float = Field(1e-6, gt=0, description="Peak learning rate.")
 
+    kl_budget: float | None = Field(
+        None, gt=0, description="End with so many nats of answer KL(policy, reference), within a tenth, or with fewer."
+    )
+    max_kl: float | None = Field(None, gt=0, description="Most nats of it that the result may have.")
+    on_max_kl: Literal["stop", "rollback"] = Field(
+        "stop", description="Beyond --max-kl: stop without a result, or take the last checkpoint within it for one."
+    )
+    kl_every: int | None = Field(
+        None, ge=1, description="Steps between measurements of answer KL; default: a fiftieth of the run."
+    )
+    kl_samples: int = Field(64, ge=2, description="Answers that a measurement draws; four times as many at the end.")
+    kl_tokens: int = Field(128, ge=1, description="Most tokens of such an answer.")
+    trust_region: float | None = Field(
+        None, gt=0, description="Weight of exact token KL to the policy as it was some steps before."
+    )
+    trust_region_every: int | None = Field(
+        None, ge=1, description="Steps after which that policy is replaced by the present one; default: 50."
+    )
+
     sample_eval: int = Field(0, ge=0, description="Answers to sample at each evaluation: measures the KL of answers.")
     sample_tokens: int = Field(128, ge=1, description="Most tokens of a sampled answer.")
     sample_temperature: float = Field(1.0, ge=0, description="Temperature of samples; the KL is unbiased at 1.")
@@ -264,6 +283,49 @@ class AlignConfig(RunConfig):
         if self.cache is None:
             return "none" if self.moving is not None or self.shard else "log-probs"
         return self.cache
+
+    @model_validator(mode="after")
+    def _bounds_kl(self) -> Self:
+        fields = type(self).model_fields
+        for name in ("on_max_kl", "kl_every", "kl_samples", "kl_tokens"):
+            if not self.measures_kl and getattr(self, name) != fields[name].default:
+                raise ValueError(f"{name} is for a bound on the KL of answers; give kl_budget or max_kl too")
+        if self.measures_kl and self.reference == NONE:
+            raise ValueError("the KL of answers is to a reference, and reference is none; leave that out")
+        if self.max_kl is None and self.on_max_kl != fields["on_max_kl"].default:
+            raise ValueError("on_max_kl says what happens beyond max_kl; give that too")
+        if self.kl_budget is not None and self.max_kl is not None and self.max_kl <= self.kl_budget:
+            raise ValueError(
+                f"max_kl is {self.max_kl:g} and kl_budget, which a run comes near from both sides, {self.kl_budget:g}; "
+                "allow more, or leave one of them out"
+            )
+        for name in ("keep_best", "patience"):
+            if self.measures_kl and getattr(self, name):
+                raise ValueError(
+                    f"{name} chooses the result by its loss, and kl_budget and max_kl by its KL; leave {name} out"
+                )
+        if self.kl_budget is not None and self.moving is not None:
+            raise ValueError(
+                "kl_budget is kept to where the run began, and a reference that moves pulls elsewhere; leave "
+                "reference_mix and reference_every, or kl_budget, out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trusts(self) -> Self:
+        if self.trust_region is None and self.trust_region_every is not None:
+            raise ValueError("trust_region_every belongs to a trust region; give trust_region too")
+        for name in ("shard", "lora_rank"):
+            if self.trust_region is not None and getattr(self, name):
+                raise ValueError(
+                    f"a trust region keeps a copy of all weights, and does not go with {name}; leave one out"
+                )
+        return self
+
+    @property
+    def measures_kl(self) -> bool:
+        """Whether answer KL is measured, and bounded."""
+        return self.kl_budget is not None or self.max_kl is not None
 
     @property
     def moving(self) -> Moving | None:

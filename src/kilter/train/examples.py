@@ -23,6 +23,7 @@ from kilter.tokens.encoding import (
     EncodedRanking,
     Encoder,
 )
+from kilter.tokens.sequence import Ids
 from kilter.train.batches import Batch, demonstration_batch, labelled_batch, pair_batch, ranking_batch
 from kilter.train.config import RunConfig
 from kilter.train.setup import Rows, make_encoder
@@ -57,6 +58,18 @@ class Examples(Generic[E]):
 
     def batch_of(self, positions: Sequence[int]) -> Batch:
         return self.batch([self.rows[i] for i in positions])
+
+
+def prompt_of(row: EncodedPair | EncodedRanking | EncodedLabelled) -> Ids:
+    """What a row's answers answer."""
+    match row:
+        case EncodedPair():
+            answer = row.chosen
+        case EncodedRanking():
+            answer = row.sequences[0]
+        case EncodedLabelled():
+            answer = row.sequence
+    return answer.ids[: answer.first]
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from kilter.model.scorer import Reference, Scorer
 from kilter.model.workers import Workers
 from kilter.objectives import Mixture, PairScores, RankingScores, Scores, Term
 from kilter.tokens.encoding import EncodedLabelled, EncodedPair, EncodedRanking
-from kilter.tokens.sequence import Ids, TokenSequence
+from kilter.tokens.sequence import Ids
 from kilter.train.account import (
     Account,
     Rows,
@@ -46,7 +46,7 @@ from kilter.train.account import (
 )
 from kilter.train.batches import pair_facts
 from kilter.train.config import AlignConfig
-from kilter.train.examples import Examples
+from kilter.train.examples import Examples, prompt_of
 from kilter.train.step import mean_losses
 from kilter.train.stops import Stop
 from kilter.train.writing import system_errors
@@ -161,8 +161,7 @@ class HeldOut:
     @property
     def _prompts(self) -> list[Ids]:
         """What the policy is to answer at evaluations."""
-        sequences = map(_an_answer, self.examples.rows[: self.config.sample_eval])
-        return [sequence.ids[: sequence.first] for sequence in sequences]
+        return [prompt_of(row) for row in self.examples.rows[: self.config.sample_eval]]
 
     def _score(self, stop: Stop) -> Scored:
         scored: Scored = self._instrument.score(
@@ -307,16 +306,6 @@ def _mean_loss(term: Term, given: Mapping[str, Given], examples: int) -> RatioMe
         answers, sized_I = given["answers"]
         size_I = answers.tokens_A.numpy()
     return RatioMean.of(np.bincount(example_I, loss_I, examples), np.bincount(sized_I, size_I, examples))
-
-
-def _an_answer(row: Held) -> TokenSequence:
-    match row:
-        case EncodedPair():
-            return row.chosen
-        case EncodedRanking():
-            return row.sequences[0]
-        case EncodedLabelled():
-            return row.sequence
 
 
 def evaluation_batches(count: int, size: int) -> list[range]:

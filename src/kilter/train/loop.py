@@ -18,11 +18,12 @@ from kilter.train.batches import Batch, batches_of, made_ahead, shuffled_stream
 from kilter.train.checkpoint import Keeper, Progress
 from kilter.train.config import RunConfig
 from kilter.train.faults import check_scores, named, without_finite_gradient
+from kilter.train.kl_bounds import KlBounds
 from kilter.train.memory import told_of_memory
 from kilter.train.moving_reference import MovingReference
 from kilter.train.optimizer import Updater, rate_at
 from kilter.train.shared import Shared
-from kilter.train.step import StepScores, accumulate_gradient, mean_losses
+from kilter.train.step import StepScores, TrustRegion, accumulate_gradient, mean_losses
 from kilter.train.stops import Stop, StopAsked, stop_on_signals
 
 # How far from its declared value the first loss may be: rounding of the summed log-probs, by type of matrix product.
@@ -33,8 +34,9 @@ STEP_0_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 class Task:
     """What is trained on what: the models, the loss, and how examples become a batch.
 
-    `moving` has the reference follow the policy. `evaluate` is told the step it is called at and what the objective
-    remembers, and returns the held-out loss; it asks `stop.check` now and then.
+    `bounds` are those of the KL of answers; `trust` is a penalty on going away from an earlier policy; `followers` are
+    models that follow the policy: a reference that moves, that earlier policy. `evaluate` is told the step it is called
+    at and what the objective remembers, and returns the held-out loss; it asks `stop.check` now and then.
     """
 
     policy: Scorer
@@ -44,7 +46,9 @@ class Task:
     make_batch: Callable[[Sequence[int]], Batch]
     evaluate: Callable[[int, Stop, Mapping[str, float]], float] | None = None
     starts_at_reference: bool = False
-    moving: MovingReference | None = None
+    followers: Sequence[MovingReference] = ()
+    bounds: KlBounds | None = None
+    trust: TrustRegion | None = None
     workers: Workers = ALONE
 
 
@@ -74,8 +78,12 @@ def fit(
     )
     steps = total_steps(task.examples, config)
     done = keeper.restore(updater)
+    most, bounds = steps, task.bounds
+    if bounds is not None:
+        bounds.take_up(done)
+        most = bounds.most_steps(steps)
     stream = shuffled_stream(task.examples, config.seed, done.step * config.batch_size)
-    positions = batches_of(stream, config.batch_size, steps - done.step)
+    positions = batches_of(stream, config.batch_size, most - done.step)
     shared = shared or Shared()
     with (
         nullcontext(shared.stop) if shared.stop is not None else stop_on_signals(console, task.workers) as stop,
@@ -84,8 +92,10 @@ def fit(
     ):
         try:
             while True:
-                _evaluate_if_due(task, config, keeper, updater, done, steps, stop)
-                if done.step == steps or (config.patience is not None and done.since_best >= config.patience):
+                _measure_kl_if_due(task, keeper, updater, done, steps, stop)
+                ends = done.step == most if bounds is None else bounds.ended(done, steps)
+                _evaluate_if_due(task, config, keeper, updater, done, ends, stop)
+                if ends or (config.patience is not None and done.since_best >= config.patience):
                     task.workers.meet()
                     return done
                 if keeper.due(done):
@@ -104,9 +114,9 @@ def fit(
 
 
 def _evaluate_if_due(
-    task: Task, config: RunConfig, keeper: Keeper, updater: Updater, done: Progress, steps: int, stop: Stop
+    task: Task, config: RunConfig, keeper: Keeper, updater: Updater, done: Progress, ends: bool, stop: Stop
 ) -> None:
-    at_an_end = done.step in (0, steps)
+    at_an_end = done.step == 0 or ends
     on_the_way = config.eval_every is not None and done.step % config.eval_every == 0
     if task.evaluate is None or done.evaluated == done.step or not (at_an_end or on_the_way):
         return
@@ -115,20 +125,41 @@ def _evaluate_if_due(
         keeper.save(done, updater)
 
 
+def _measure_kl_if_due(task: Task, keeper: Keeper, updater: Updater, done: Progress, steps: int, stop: Stop) -> None:
+    """Raises KilterError where the KL of answers is beyond its limit, and there is no checkpoint to roll back to."""
+    bounds = task.bounds
+    if bounds is None:
+        return
+    if bounds.measure_if_due(done, steps, stop.check):
+        keeper.append_metrics({"step": done.step, "split": "kl", **bounds.numbers(done)})
+        if bounds.rolls_back and not bounds.exceeded(done):
+            done.within_step = done.step
+            keeper.save(done, updater)
+    if bounds.exceeded(done) and done.within_step is None:
+        path = keeper.save(done, updater)
+        raise KilterError(
+            f"{bounds.describe(done, steps)} There is no result, and the run is saved in {path}. Hold the policy back "
+            "(--kl-budget, a lower --learning-rate), measure more often (--kl-every), or take the last checkpoint "
+            "within (--on-max-kl rollback)"
+        )
+
+
 def _train_step(
     task: Task, config: RunConfig, updater: Updater, done: Progress, steps: int, positions: list[int], batch: Batch
 ) -> dict[str, Any]:
     """One update; returns its row of metrics."""
     begin = time.perf_counter()
-    policy, mixture = task.policy, task.mixture
+    policy = task.policy
+    mixture = task.mixture if task.bounds is None else task.bounds.weighed(task.mixture)
 
     def alone() -> list[Batch]:
         return [task.make_batch([position]) for position in positions]
 
-    rate = rate_at(done.step, steps, schedule=config.schedule, warmup=config.warmup)
+    least = 0.0 if task.bounds is None else task.bounds.least_rate
+    rate = rate_at(done.step, steps, schedule=config.schedule, warmup=config.warmup, least=least)
     try:
         with told_of_memory(policy, batch):
-            scores = accumulate_gradient(policy, task.reference, batch, mixture, done.objective)
+            scores = accumulate_gradient(policy, task.reference, batch, mixture, done.objective, task.trust)
         check_scores(policy, task.reference, scores, batch, alone)
         if done.step == 0 and task.starts_at_reference:
             losses = scores.losses
@@ -147,8 +178,8 @@ def _train_step(
         ) from None
     done.step += 1
     done.objective = scores.state
-    if task.moving is not None:
-        task.moving.follow(done.step)
+    for follower in task.followers:
+        follower.follow(done.step)
     seconds = time.perf_counter() - begin
     done.seconds += seconds
     return {
@@ -156,6 +187,7 @@ def _train_step(
         "loss": scores.loss,
         **({f"loss_{name}": loss for name, loss in scores.losses.items()} if len(scores.losses) > 1 else {}),
         **scores.state,
+        **({} if task.bounds is None else task.bounds.numbers(done)),
         **preference_numbers(scores, batch, mixture.beta),
         "grad_norm": norm,
         "learning_rate": rate * updater.learning_rate,

@@ -176,16 +176,19 @@ def rounded_stochastically(x: Tensor, draw: torch.Generator | None = None) -> Te
     return ((bits + added) & -(1 << 16)).view(torch.float32).bfloat16()
 
 
-def rate_at(step: int, steps: int, *, schedule: Literal["linear", "cosine", "constant"], warmup: float) -> float:
-    """The share of the peak learning rate at a step counted from 0: a climb, then the schedule down to 0."""
+def rate_at(
+    step: int, steps: int, *, schedule: Literal["linear", "cosine", "constant"], warmup: float, least: float = 0.0
+) -> float:
+    """The share of the peak learning rate at a step counted from 0: a climb, then the schedule down to 0; or to
+    `least`, where it then stays also beyond the last step."""
     climb = math.ceil(warmup * steps)
     if step < climb:
         return (step + 1) / climb
-    done = (step - climb) / max(1, steps - climb)
+    done = min((step - climb) / max(1, steps - climb), 1.0)
     match schedule:
         case "constant":
             return 1.0
         case "linear":
-            return 1.0 - done
+            return max(1.0 - done, least)
         case "cosine":
-            return 0.5 * (1 + math.cos(math.pi * done))
+            return max(0.5 * (1 + math.cos(math.pi * done)), least)

@@ -84,14 +84,24 @@ class StepScores:
         return self.log_prob_C if self.reference_C is None else self.log_prob_C - self.reference_C
 
 
+class TrustRegion(NamedTuple):
+    """A policy of some steps before, and the weighted penalty on going away from it."""
+
+    previous: Scorer
+    penalty: Mixture
+
+
 def accumulate_gradient(
     policy: Scorer,
     reference: Reference | None,
     batch: Batch,
     mixture: Mixture,
     state: Mapping[str, float] | None = None,
+    trust: TrustRegion | None = None,
 ) -> StepScores:
     """Form the gradient of the batch's mean loss in the policy's parameters; return its loss and scores.
+
+    A trust region's penalty is added in a pass of its own, for it is to another model than the reference.
 
     Losses of units are summed per micro-batch and divided by the global denominator. Where items that depend on each
     other, or the completions of a unit, lie in several micro-batches, the batch is first scored without gradient; the
@@ -100,9 +110,16 @@ def accumulate_gradient(
     at_once = batch.all_in_one if mixture.coupled else batch.whole
     form = _gradient_at_once if at_once else _gradient_by_slopes
     losses, sums_C, state = form(policy, reference, batch, mixture, mixture.state | dict(state or {}))
-    batch.workers.sum_gradients(policy.parameters())
     by_term = {name: float(loss.detach()) for name, loss in losses.items()}
-    return StepScores(mixture.total(by_term), by_term, sums_C, state)
+    total = mixture.total(by_term)
+    if trust is not None:
+        form = _gradient_at_once if batch.whole else _gradient_by_slopes
+        penalties, _, _ = form(policy, trust.previous, batch, trust.penalty, {})
+        held = {name: float(loss.detach()) for name, loss in penalties.items()}
+        total += trust.penalty.total(held)
+        by_term |= {"trust_region": sum(held.values())}
+    batch.workers.sum_gradients(policy.parameters())
+    return StepScores(total, by_term, sums_C, state)
 
 
 def _gradient_at_once(

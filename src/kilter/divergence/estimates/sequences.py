@@ -3,7 +3,7 @@
 By the chain rule it is the mean, over sequences drawn from p, of the sum along them of the exact KL of each next-token
 distribution. The sum of log-ratios (k1) has the same mean: given what came before, each of its terms has the token's
 exact KL for a mean. Putting the KL in its place (Rao-Blackwell) leaves out the chance in that draw. So the term of each
-token varies less, and so does their sum as a rule (Amini, Vieira and Cotterell 2025, arXiv 2504.10637). It must not:
+token varies less, and so does their sum as a rule (Amini, Vieira and Cotterell 2025, arXiv 2504.10637). It need not:
 terms are not independent, and where a token that q finds too likely leads to contexts of much KL, the log-ratios along
 the sequence make up for each other. The sum of each token's k3 has the same mean, too, where q has no mass where p has
 none.
