@@ -23,7 +23,8 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
         "reference_every",
     ),
     "Bounds on KL": (
-        "kl_budget", "max_kl", "on_max_kl", "kl_every", "kl_samples", "kl_tokens", "trust_region", "trust_region_every",
+        "kl_budget", "kl_control", "max_kl", "on_max_kl", "kl_every", "kl_samples", "kl_tokens", "trust_region",
+        "trust_region_every",
     ),
     "Training": (
         "epochs", "max_steps", "batch_size", "learning_rate", "schedule", "warmup", "optimizer", "weight_decay",

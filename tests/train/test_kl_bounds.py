@@ -28,6 +28,7 @@ from kilter.tokens.encoding import Encoder
 from kilter.train.config import AlignConfig
 from kilter.train.examples import prompt_of
 from kilter.train.kl_bounds import PENALTY, AnswerKlMeter, KlBounds
+from kilter.train.kl_control import KlBudget
 from kilter.train.optimizer import rate_at
 from measure.test_samples import EOS, LONGEST, PROMPTS, VOCABULARY, all_answers, enumerated
 from model.plain import in_plain_float64
@@ -116,7 +117,6 @@ def test_a_model_aligned_too_far_comes_back_to_its_budget(far, start, pairs_file
     aligned = run("dpo", far, pairs_file, tmp_path / "run", told, **SHORT | given)
     rows = measurements(tmp_path / "run")
     assert rows[0]["answer_kl"] == pytest.approx(before, rel=0.15)
-    assert rows[0]["weight_kl"] > 0.1
     assert rows[-1]["answer_kl"] == pytest.approx(budget, rel=0.1)
     independent = answer_kl(aligned.model, start, pairs_file)
     assert independent.value == pytest.approx(budget, rel=0.1, abs=3 * independent.standard_error)
@@ -231,6 +231,21 @@ def test_a_resumed_run_that_forgot_its_controller_is_another_run(start, pairs_fi
         assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 
+def test_the_controller_of_the_literature_keeps_a_budget_too(start, pairs_file, tmp_path):
+    """Its weight follows from what was measured alone: 0.1 times (1 + 0.1 clip(kl / budget - 1)) for each step."""
+    given = {"kl_budget": 0.05, "kl_control": "ziegler", "kl_every": 2, "max_steps": 8}
+    run("dpo", start, pairs_file, tmp_path / "run", **SHORT | given)
+    weight = 0.1
+    for row in measurements(tmp_path / "run"):
+        weight *= (1 + 0.1 * min(max(row["answer_kl"] / 0.05 - 1, -0.2), 0.2)) ** 2
+        assert row["weight_kl"] == pytest.approx(weight)
+        assert all(
+            step["weight_kl"] == row["weight_kl"]
+            for step in steps_of(tmp_path / "run")
+            if step["step"] == row["step"] + 1
+        )
+
+
 # A limit
 
 
@@ -299,6 +314,8 @@ def test_settings_that_contradict_each_other_are_refused():
         with pytest.raises(ValidationError, match=match):
             AlignConfig(model="m", data="d", out="o", holdout=4, **given)
 
+    refused("kl_control says how kl_budget is kept", max_kl=1, kl_control="ziegler")
+    refused("reference is none", kl_budget=1, reference="none")
     refused("on_max_kl says what happens beyond max_kl", kl_budget=1, on_max_kl="rollback")
     refused("kl_every is for a bound", kl_every=3)
     refused("kl_samples is for a bound", kl_samples=3)
@@ -359,4 +376,4 @@ def test_progress_is_plain_numbers(start, pairs_file, tmp_path):
     for checkpoint in Checkpoints(tmp_path / "run" / "checkpoints"):
         progress = json.loads((checkpoint.path / "progress.json").read_text())["progress"]
         assert progress["measured_step"] == checkpoint.step - checkpoint.step % 2
-        assert set(progress["controller"]) == {"weight", "shrunk", "distance"}
+        assert set(progress["controller"]) == set(KlBudget.REMEMBERED)

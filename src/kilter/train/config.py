@@ -224,6 +224,10 @@ class AlignConfig(RunConfig):
     kl_budget: float | None = Field(
         None, gt=0, description="End with so many nats of answer KL(policy, reference), within a tenth, or with fewer."
     )
+    kl_control: Literal["budget", "ziegler"] = Field(
+        "budget",
+        description="What moves the weight of the penalty: kilter's controller, or the proportional one of RLHF.",
+    )
     max_kl: float | None = Field(None, gt=0, description="Most nats of it that the result may have.")
     on_max_kl: Literal["stop", "rollback"] = Field(
         "stop", description="Beyond --max-kl: stop without a result, or take the last checkpoint within it for one."
@@ -292,6 +296,8 @@ class AlignConfig(RunConfig):
                 raise ValueError(f"{name} is for a bound on the KL of answers; give kl_budget or max_kl too")
         if self.measures_kl and self.reference == NONE:
             raise ValueError("the KL of answers is to a reference, and reference is none; leave that out")
+        if self.kl_budget is None and self.kl_control != fields["kl_control"].default:
+            raise ValueError("kl_control says how kl_budget is kept; give that too")
         if self.max_kl is None and self.on_max_kl != fields["on_max_kl"].default:
             raise ValueError("on_max_kl says what happens beyond max_kl; give that too")
         if self.kl_budget is not None and self.max_kl is not None and self.max_kl <= self.kl_budget:

@@ -8,7 +8,7 @@ not the same number, nor in a fixed ratio; so the weight of the one goes by meas
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,12 +23,15 @@ from kilter.objectives import Mixture
 from kilter.tokens.sequence import Ids
 from kilter.train.checkpoint import Progress
 from kilter.train.config import AlignConfig
-from kilter.train.kl_control import KlBudget
+from kilter.train.kl_control import LEAST, AdaptiveKl, KlBudget, KlController
 
 PENALTY = "kl"  # the objective whose weight a budget moves
 FIRST_WEIGHT = 0.1  # of it, where the objective does not say one
 MEASUREMENTS = 50  # in a run, where it is not said how often
-HORIZON = 2.5  # measurements in which an error by a factor of e moves the weight by one
+# Of a run: in which share an error by a factor of e, if it lasts, moves the balance by one; in which a policy that
+# begins above its budget comes down.
+HORIZON, DESCENT = 1 / 40, 1 / 2
+LEAST_HORIZON = 5  # steps; Adam's momentum has a memory of ten
 NODES = 2048  # scored at once
 
 
@@ -73,14 +76,15 @@ class KlBounds:
     """What a run does about the KL of its answers: a budget that it is to end at, a limit not to be passed, or both.
 
     It is measured before the first step where the policy does not begin at the reference, then every so many steps, and
-    after the last. There, a run with a budget goes on until what is measured is in the band, for at most a `CORRECTION`
-    of its steps.
+    after the last, with more samples. There, a run with a budget goes on until what is measured is in the band, and by
+    its standard error to spare, for at most a `CORRECTION` of its steps.
     """
 
     meter: AnswerKlMeter
     every: int
     samples: int
-    budget: KlBudget | None = None
+    budget: float | None = None
+    controller: KlController | None = None
     most: float | None = None
     rolls_back: bool = False
     starts_at_zero: bool = True
@@ -89,11 +93,15 @@ class KlBounds:
     # Share of the peak learning rate that is left with a budget: at a rate of 0 no weight would change anything.
     LEAST_RATE: ClassVar[float] = 0.2
     CORRECTION: ClassVar[float] = 0.5
-    FINAL: ClassVar[int] = 4  # times as many samples as on the way
+    # After the last step, times as many samples as on the way: at least, and at most to have a standard error of
+    # `PRECISION` of the budget.
+    FINAL: ClassVar[int] = 4
+    FINAL_AT_MOST: ClassVar[int] = 32
+    PRECISION: ClassVar[float] = 0.025
 
     def weighed(self, mixture: Mixture) -> Mixture:
         """What is minimised: with a budget, the penalty at its present weight."""
-        return mixture if self.budget is None else mixture.weighing(PENALTY, self.budget.weight)
+        return mixture if self.controller is None else mixture.weighing(PENALTY, self.controller.weight)
 
     @property
     def least_rate(self) -> float:
@@ -106,8 +114,14 @@ class KlBounds:
 
     def take_up(self, done: Progress) -> None:
         """Go on from where a run stands."""
-        if self.budget is not None and done.controller:
-            self.budget.load_state(done.controller)
+        if self.controller is not None and done.controller:
+            self.controller.load_state(done.controller)
+
+    def follow(self, losses: Mapping[str, float], done: Progress) -> None:
+        """Take account of a step's losses by term."""
+        if self.controller is not None:
+            self.controller.follow(losses[PENALTY])
+            done.controller = self.controller.state
 
     def measure_if_due(self, done: Progress, steps: int, on_progress: Callable[[int], None]) -> bool:
         """Together: measure the KL if it is time, and note it; returns whether it was."""
@@ -115,16 +129,25 @@ class KlBounds:
         due = (since_planned if since_planned >= 0 else done.step) % self.every == 0
         if not due or done.measured_step == done.step or (done.step == 0 and self.starts_at_zero):
             return False
-        found = self.meter.measure(done.step, self.samples * (self.FINAL if since_planned >= 0 else 1), on_progress)
-        if self.budget is not None:
-            self.budget.observe(found.value, found.standard_error, done.step - max(done.measured_step, 0))
-            done.controller = self.budget.state
+        found = self._measured(done.step, on_progress, final=since_planned >= 0)
+        if self.controller is not None:
+            self.controller.observe(found.value, found.standard_error, done.step - max(done.measured_step, 0))
+            done.controller = self.controller.state
         done.measured_step, done.answer_kl, done.answer_kl_se = done.step, found.value, found.standard_error
         return True
 
+    def _measured(self, step: int, on_progress: Callable[[int], None], *, final: bool) -> Estimate:
+        if not final:
+            return self.meter.measure(step, self.samples, on_progress)
+        found = self.meter.measure(step, self.FINAL * self.samples, on_progress)
+        if self.budget is None or found.standard_error <= self.PRECISION * self.budget:
+            return found
+        wanted = math.ceil(found.samples * (found.standard_error / (self.PRECISION * self.budget)) ** 2)
+        return self.meter.measure(step, min(wanted, self.FINAL_AT_MOST * self.samples), on_progress)
+
     def numbers(self, done: Progress) -> dict[str, float]:
         """For metrics: the KL as it was measured last, its standard error, and the weight of the penalty."""
-        weight = {} if self.budget is None else {"weight_kl": self.budget.weight}
+        weight = {} if self.controller is None else {"weight_kl": self.controller.weight}
         if done.answer_kl is None or done.answer_kl_se is None:
             return weight
         return {"answer_kl": done.answer_kl, "answer_kl_se": done.answer_kl_se, **weight}
@@ -140,7 +163,7 @@ class KlBounds:
             return True
         if done.step < steps or done.measured_step != done.step:
             return False
-        return abs(self._miss(done)) <= self.TOLERANCE or self._falls_short(done)
+        return self._in_band(done) or self._falls_short(done)
 
     def describe(self, done: Progress, steps: int) -> str:
         """What became of the KL, in a sentence."""
@@ -150,7 +173,7 @@ class KlBounds:
         if self.budget is None or self.exceeded(done):
             return f"{found}."
         weight = done.controller["weight"]
-        found += f" for a budget of {self.budget.target:g}, the weight of exact token KL at {weight:.3g}"
+        found += f" for a budget of {self.budget:g}, the weight of exact token KL at {weight:.3g}"
         if (extra := done.step - steps) > 0:
             found += f", after {extra} corrective steps"
         if self._falls_short(done):
@@ -166,11 +189,16 @@ class KlBounds:
         """By which share of the budget the KL is above it."""
         assert self.budget is not None
         assert done.answer_kl is not None
-        return done.answer_kl / self.budget.target - 1
+        return done.answer_kl / self.budget - 1
+
+    def _in_band(self, done: Progress) -> bool:
+        assert self.budget is not None
+        assert done.answer_kl_se is not None
+        spare = min(done.answer_kl_se / self.budget, self.TOLERANCE / 2)
+        return abs(self._miss(done)) <= self.TOLERANCE - spare
 
     def _falls_short(self, done: Progress) -> bool:
-        assert self.budget is not None
-        return self._miss(done) < -self.TOLERANCE and done.controller["weight"] <= self.budget.LEAST
+        return self._miss(done) < -self.TOLERANCE and done.controller["weight"] <= LEAST
 
 
 def kl_bounds(
@@ -179,11 +207,18 @@ def kl_bounds(
     """The bounds that a run's settings ask for; the weight begins at that of the mixture's own penalty, if there is."""
     every = config.kl_every or max(1, steps // MEASUREMENTS)
     weight = next((term.weight for term in mixture.terms if term.name == PENALTY), FIRST_WEIGHT)
+    controller: KlController | None = None
+    if config.kl_budget is not None and config.kl_control == "ziegler":
+        controller = AdaptiveKl(weight, config.kl_budget)
+    elif config.kl_budget is not None:
+        horizon = max(LEAST_HORIZON, HORIZON * steps)
+        controller = KlBudget(config.kl_budget, weight, horizon, descent=math.ceil(DESCENT * steps))
     return KlBounds(
         meter,
         every=every,
         samples=config.kl_samples,
-        budget=None if config.kl_budget is None else KlBudget(config.kl_budget, weight, horizon=HORIZON * every),
+        budget=config.kl_budget,
+        controller=controller,
         most=config.max_kl,
         rolls_back=config.on_max_kl == "rollback",
         starts_at_zero=starts_at_zero,

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+LEAST = 1e-4  # weight: one that holds nothing back
+
 
 class KlController(Protocol):
     """Moves the weight of a KL penalty by what is measured of the KL; `state` is plain numbers, for checkpoints."""
@@ -15,7 +17,12 @@ class KlController(Protocol):
     def weight(self) -> float: ...
 
     def observe(self, kl: float, standard_error: float, steps: int) -> None:
-        """Take account of a measured KL, in nats, with its standard error, so many steps after the one before."""
+        """Take account of a measured KL, in nats, with its standard error, so many steps after the one before; 0 where
+        the policy is measured before its first step."""
+        ...
+
+    def follow(self, token_kl: float) -> None:
+        """Take account of a step: of the penalty that its batch had before it, in nats an answer."""
         ...
 
     @property
@@ -31,6 +38,9 @@ class FixedKl:
     weight: float
 
     def observe(self, kl: float, standard_error: float, steps: int) -> None:
+        """Changes nothing."""
+
+    def follow(self, token_kl: float) -> None:
         """Changes nothing."""
 
     @property
@@ -60,6 +70,9 @@ class AdaptiveKl:
         error = min(max(kl / self.target - 1, -self.CLIP), self.CLIP)
         self.weight *= (1 + self.gain * error) ** steps
 
+    def follow(self, token_kl: float) -> None:
+        """Changes nothing: the controller goes by what is measured."""
+
     @property
     def state(self) -> dict[str, float]:
         return {"weight": self.weight}
@@ -70,48 +83,86 @@ class AdaptiveKl:
 
 @dataclass
 class KlBudget:
-    """Brings the KL to a target and keeps it there: proportional and integral control of the weight's logarithm.
+    """Brings the KL of answers to a target and keeps it there.
 
-    The error is e = log(kl / target), clipped to +-CLIP. From one observation to the next
+    **What it goes by.** Measurements of the KL are few and noisy, while every step has the token KL of its batch for
+    nothing. So that is followed, and measurements say how many nats of the one there are to a nat of the other: the
+    logarithm of that ratio is taken to wander by `DRIFT` from one measurement to the next, so its best estimate is a
+    Kalman filter's. An optimiser that scales its steps has a policy move at its own speed, the weight deciding only
+    whereto, and go on for the `MEMORY` steps of its momentum. The root of a KL is about a distance; so it is the root
+    that is smoothed together with its trend (Holt's linear method), and looked at `MEMORY` steps ahead.
 
-        log weight += gain (change of the shrunk error) + e steps / horizon
+    **What it does.** With e = log(KL / target) now, and e' so many steps ahead, the weight is
 
-    where an error with standard error s shrinks to e max(0, 1 - s^2 / e^2): what chance alone explains moves nothing at
-    once, and in the sum of errors chance averages out. Under an optimiser that scales its steps the policy follows the
-    sign of what weighs more, so the KL is about an integral of log weight, and only the first term damps.
+        exp(balance + GAIN min(e', CLIP))    or LEAST where e' < FREE: far below its target, nothing holds it
 
-    Nothing is summed up while the error is beyond its clip and has become smaller by more than chance: a policy that is
-    on its way needs no other weight, and what was summed up there would have to be taken back beyond the target.
+    and the balance, which is to become what holds the policy where it is, moves by e / horizon in a step where e is
+    between FREE and CLIP. A policy that begins above its target is not pulled at once: the target comes down from
+    there, evenly in its logarithm, in the first `descent` steps. A hard pull goes too far, and its squared gradients,
+    which the optimiser remembers, make all later steps small.
     """
 
     target: float
     weight: float
     horizon: float
-    gain: float = 4.0
-    shrunk: float = 0.0
-    distance: float = 0.0  # |log(kl / target)| at the observation before
+    descent: int
+    GAIN: ClassVar[float] = 4.0
+    FREE: ClassVar[float] = -1.0
     CLIP: ClassVar[float] = 0.5
+    MEMORY: ClassVar[int] = 5
+    SMOOTHING: ClassVar[float] = 0.3  # of the root of token KL
+    TREND_SMOOTHING: ClassVar[float] = 0.1
+    DRIFT: ClassVar[float] = 0.1
     NEARLY_NOTHING: ClassVar[float] = 1e-9  # of the target
-    LEAST: ClassVar[float] = 1e-4
-    MOST: ClassVar[float] = 1e3
+    MOST: ClassVar[float] = 10.0
+    REMEMBERED: ClassVar[tuple[str, ...]] = (
+        "weight", "balance", "steps", "above", "root", "trend", "ratio", "doubt",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        self.balance = math.log(self.weight)
+        self.steps, self.above = 0, 0.0  # since it began, and log(KL / target) then, if that is above 0
+        self.root, self.trend = 0.0, 0.0  # of token KL, and its change in a step
+        self.ratio, self.doubt = 0.0, 0.25  # log(KL of answers / token KL), and the variance of what is known of it
 
     def observe(self, kl: float, standard_error: float, steps: int) -> None:
-        """Move the weight by the error, and by how the error has changed beyond chance."""
-        error = math.log(max(kl / self.target, self.NEARLY_NOTHING))
-        chance = standard_error / kl if kl > 0 else 0.0
-        shrunk = 0.0 if abs(error) <= chance else self._clipped(error * (1 - (chance / error) ** 2))
-        change = self.gain * (shrunk - self.shrunk)
-        if abs(error) < self.CLIP or self.distance - abs(error) <= chance:
-            change += self._clipped(error) * steps / self.horizon
-        self.shrunk, self.distance = shrunk, abs(error)
-        self.weight = min(max(self.weight * math.exp(change), self.LEAST), self.MOST)
+        """Learn from a measured KL where the policy begins, and later how it compares with token KL."""
+        if self.steps == 0:
+            self.above = max(self._log(kl / self.target), 0.0)
+            return
+        root = self.root + self.trend  # a step has the KL before its update
+        if kl > 0 and root > 0:
+            self.doubt += self.DRIFT**2
+            share = self.doubt / (self.doubt + (standard_error / kl) ** 2)
+            self.ratio += share * (math.log(kl / root**2) - self.ratio)
+            self.doubt *= 1 - share
 
-    def _clipped(self, error: float) -> float:
-        return min(max(error, -self.CLIP), self.CLIP)
+    def follow(self, token_kl: float) -> None:
+        """Smooth the token KL, and move the weight."""
+        root = math.sqrt(max(token_kl, 0.0))
+        before = self.root if self.steps else root
+        self.root = max(before + self.trend + self.SMOOTHING * (root - before - self.trend), 0.0)
+        self.trend += self.TREND_SMOOTHING * (self.root - before - self.trend)
+        self.steps += 1
+        error, ahead = self._error(0), self._error(self.MEMORY)
+        if self.FREE < error < self.CLIP:
+            self.balance = min(max(self.balance + error / self.horizon, math.log(LEAST)), math.log(self.MOST))
+        weight = math.exp(self.balance + self.GAIN * min(ahead, self.CLIP))
+        self.weight = LEAST if ahead < self.FREE else min(max(weight, LEAST), self.MOST)
+
+    def _error(self, ahead: int) -> float:
+        """log(KL / target), so many steps ahead."""
+        root = max(self.root + ahead * self.trend, 0.0)
+        coming_down = self.above * max(0.0, 1 - (self.steps + ahead) / self.descent)
+        return self._log(root**2 * math.exp(self.ratio) / self.target) - coming_down
+
+    def _log(self, share: float) -> float:
+        return math.log(max(share, self.NEARLY_NOTHING))
 
     @property
     def state(self) -> dict[str, float]:
-        return {"weight": self.weight, "shrunk": self.shrunk, "distance": self.distance}
+        return {name: getattr(self, name) for name in self.REMEMBERED}
 
     def load_state(self, state: Mapping[str, float]) -> None:
-        self.weight, self.shrunk, self.distance = state["weight"], state["shrunk"], state["distance"]
+        for name in self.REMEMBERED:
+            setattr(self, name, state[name])

@@ -180,6 +180,10 @@ def _train_step(
     done.objective = scores.state
     for follower in task.followers:
         follower.follow(done.step)
+    numbers = {}
+    if task.bounds is not None:
+        numbers = task.bounds.numbers(done)
+        task.bounds.follow(scores.losses, done)
     seconds = time.perf_counter() - begin
     done.seconds += seconds
     return {
@@ -187,7 +191,7 @@ def _train_step(
         "loss": scores.loss,
         **({f"loss_{name}": loss for name, loss in scores.losses.items()} if len(scores.losses) > 1 else {}),
         **scores.state,
-        **({} if task.bounds is None else task.bounds.numbers(done)),
+        **numbers,
         **preference_numbers(scores, batch, mixture.beta),
         "grad_norm": norm,
         "learning_rate": rate * updater.learning_rate,
