@@ -2,11 +2,11 @@
 
 From below a run begins at the reference. From above it begins at a model that was aligned without a budget, too far,
 and its reference is where that one began. Each run is `kilter align --objective dpo --kl-budget X`; how it ended is
-measured by itself (the column "measured"), and once more with fresh samples:
+measured by itself (the column "measured"), and "again" with fresh samples for prompts of its data:
 
     tunnel   the world of `kilter demo`; there the KL is enumerated, too, over all sentences and everything else as one
              outcome: so much it is at least
-    hh       a pretrained model on short rows of HH, with prompts that were held out
+    hh       a pretrained model on short rows of HH, asked prompts that were held out, too
 
 The model that is too far also goes on without a budget, with ten times the beta: what raising beta does instead.
 """
@@ -39,6 +39,7 @@ class Course:
     settings: dict[str, Any]
     asked: list[Ids]
     targets: list[float]
+    held_out: list[Ids]
     enumerated: Callable[[Path], float] | None = None
 
 
@@ -50,15 +51,28 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a model of the demo's world; without, one is trained")
     parser.add_argument("--tunnel-targets", type=float, nargs="*", default=[0.2, 0.4, 0.8])
     parser.add_argument("--hh-targets", type=float, nargs="*", default=[0.5, 1.0, 2.0])
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--tunnel-steps", type=int, default=150)
+    parser.add_argument("--hh-steps", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     settle()
     args.out.mkdir(parents=True, exist_ok=True)
     courses = [tunnel(args)] if args.tunnel_targets else []
     courses += [hh(args)] if args.hh and args.model and args.hh_targets else []
-    columns = "", "begun", "budget", "measured, nats", "again, nats", "enumerated, at least", "weight", "steps", "s"
-    print(f"| {' | '.join(columns)} |\n|---|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
+    columns = (
+        "",
+        "begun",
+        "budget",
+        "measured, nats",
+        "missed by",
+        "again",
+        "held out",
+        "enumerated",
+        "weight",
+        "steps",
+        "s",
+    )
+    print(f"| {' | '.join(columns)} |\n|---|---|{'--:|' * (len(columns) - 2)}", flush=True)
     for course in courses:
         fly(course, args.out)
 
@@ -98,14 +112,17 @@ def row(course: Course, begun: str, run: Path, target: float | None) -> str:
     seconds = run.with_name(f"{run.name}.seconds").read_text()
     weight = f"{last['weight_kl']:.3g}" if target is not None else ""
     measured = f"{last['answer_kl']:.3f} ± {last['answer_kl_se']:.3f}"
-    budget = "none" if target is None else f"{target:g}"
+    budget, missed = ("none", "") if target is None else (f"{target:g}", f"{last['answer_kl'] / target - 1:+.1%}")
+    again, held_out = (sampled(course, run / "model", asked) for asked in (course.asked, course.held_out))
     least = "" if course.enumerated is None else f"{course.enumerated(run / 'model'):.3f}"
-    cells = course.name, begun, budget, measured, again(course, run / "model"), least, weight, f"{steps}", seconds
+    cells = course.name, begun, budget, measured, missed, again, held_out, least, weight, f"{steps}", seconds
     return f"| {' | '.join(cells)} |"
 
 
-def again(course: Course, model: Path) -> str:
-    """The KL of answers by fresh samples; their prompts are as often asked as they are given."""
+def sampled(course: Course, model: Path, asked: list[Ids]) -> str:
+    """The KL of answers by fresh samples, one for each prompt; nothing without any."""
+    if not asked:
+        return ""
     from kilter.divergence.estimates import kl_from_sequences
     from kilter.measure.samples import score_samples
     from kilter.model.loading import load_scorer, load_tokenizer
@@ -114,7 +131,7 @@ def again(course: Course, model: Path) -> str:
     policy, reference = load_scorer(str(model)), load_scorer(str(course.start))
     stops = stop_tokens(policy.model, load_tokenizer(str(model)))
     sampler = TransformersSampler(policy, stops, SamplingSettings(course.settings["kl_tokens"]))
-    scored = score_samples(policy, sampler.sample(course.asked, seed=12345), reference)
+    scored = score_samples(policy, sampler.sample(asked, seed=12345), reference)
     found = kl_from_sequences([row.kl for row in scored], [row.log_ratio for row in scored]).kl
     return f"{found.value:.3f} ± {found.standard_error:.3f}"
 
@@ -132,7 +149,7 @@ def tunnel(args: argparse.Namespace) -> Course:
     world = restaurant()
     start = args.start or start_model(world, args.out / "start", 60_000, args.seed)
     pairs = args.out / "tunnel.jsonl"
-    labelled = world.label(sample_answers(start, world, 32 * args.steps, args.seed), args.seed)
+    labelled = world.label(sample_answers(start, world, 32 * args.tunnel_steps, args.seed), args.seed)
     write_rows(pair_rows(labelled), pairs)
 
     def enumerated(model: Path) -> list[Any]:
@@ -151,14 +168,14 @@ def tunnel(args: argparse.Namespace) -> Course:
         "data": pairs,
         "skip_bad": True,
         "batch_size": 32,
-        "max_steps": args.steps,
+        "max_steps": args.tunnel_steps,
         "learning_rate": 1e-3,
-        "kl_every": 2,
+        "kl_every": 5,
         "kl_tokens": LONGEST,
         "kl_samples": 64,
         "seed": args.seed,
     }
-    return Course("tunnel", start, settings, asked, args.tunnel_targets, least)
+    return Course("tunnel", start, settings, asked, args.tunnel_targets, [], least)
 
 
 def hh(args: argparse.Namespace) -> Course:
@@ -177,19 +194,20 @@ def hh(args: argparse.Namespace) -> Course:
     short = {row.origin for row in encoded[:-HELD_OUT]}
     train = args.out / "hh.jsonl"
     write_rows((canonical_row(pair) for pair in pairs if pair.origin in short), train)
-    held_out = [prompt_of(row) for row in encoded[-HELD_OUT:]]
-    asked = [held_out[i % len(held_out)] for i in range(FRESH)]
+    prompts = [prompt_of(row) for row in encoded]
+    held_out = [prompts[-1 - i % HELD_OUT] for i in range(FRESH)]
+    asked = [prompts[i % len(short)] for i in range(FRESH)]
 
     settings = {
         "data": train,
         "batch_size": 8,
-        "max_steps": args.steps,
+        "max_steps": args.hh_steps,
         "learning_rate": 1e-4,
-        "kl_every": 2,
+        "kl_every": 4,
         "kl_tokens": 32,
         "seed": args.seed,
     }
-    return Course("hh", args.model, settings, asked, args.hh_targets)
+    return Course("hh", args.model, settings, asked, args.hh_targets, held_out)
 
 
 if __name__ == "__main__":

@@ -219,7 +219,7 @@ def test_the_guide_to_models_runs_as_it_is_printed(directory: Path) -> None:
 def test_the_guide_to_training_runs_as_it_is_printed(directory: Path) -> None:
     here = place(directory, "training")
     steps = steps_of(TRAINING, here)
-    assert len(steps) == 7
+    assert len(steps) == 10
     (resumed,) = (i for i, step in enumerate(steps) if "--resume" in step)
     stopped = "import shutil; shutil.rmtree('runs/dpo/model')"  # as if it had been stopped before its end
     run_all([*steps[:resumed], ["python", stopped], *steps[resumed:]], here)

@@ -30,8 +30,8 @@ from kilter.train.config import AlignConfig
 MAY_VARY = (
     "objective", "beta", "label_smoothing", "desirable_weight", "undesirable_weight", "reference_mix",
     "reference_every", "learning_rate", "epochs", "max_steps", "batch_size", "schedule", "warmup", "optimizer",
-    "weight_decay", "max_grad_norm", "gradient_noise", "lora_rank", "lora_alpha", "lora_dropout", "lora_variant",
-    "seed",
+    "weight_decay", "max_grad_norm", "gradient_noise", "kl_budget", "kl_control", "trust_region", "trust_region_every",
+    "lora_rank", "lora_alpha", "lora_dropout", "lora_variant", "seed",
 )  # fmt: skip
 
 

@@ -26,6 +26,8 @@ from kilter.train.shared import Shared
 from kilter.train.step import StepScores, TrustRegion, accumulate_gradient, mean_losses
 from kilter.train.stops import Stop, StopAsked, stop_on_signals
 
+# Share of log-probs by which two that are the same may differ: scores that are kept come of other batches.
+ROUNDING = 1e-6
 # How far from its declared value the first loss may be: rounding of the summed log-probs, by type of matrix product.
 STEP_0_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 
@@ -230,8 +232,10 @@ def preference_numbers(scores: StepScores, batch: Batch, beta: float) -> dict[st
         return means
     better, worse = batch.compared
     gap = scores.log_ratio_C[better] - scores.log_ratio_C[worse]
+    size = scores.log_prob_C[better].abs() + scores.log_prob_C[worse].abs()
+    wins = gap.masked_fill(gap.abs() < ROUNDING * size, 0).sign()
     apart = {"gap": float(gap.mean())} if scores.reference_C is None else {"margin": beta * float(gap.mean())}
-    return {"accuracy": float(0.5 * (1 + gap.sign()).mean()), **apart, **means}
+    return {"accuracy": float(0.5 * (1 + wins).mean()), **apart, **means}
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, str]:
