@@ -105,14 +105,16 @@ def aligned(course: Course, out: Path, name: str, model: Path, **given: Any) -> 
 
 def row(course: Course, begun: str, run: Path, target: float | None) -> str:
     from kilter.data.run_directory import RunDirectory
+    from kilter.train.kl_bounds import MEASURED
 
     rows = RunDirectory(run).read_metrics()
     last = [entry for entry in rows if entry.get("split") == "kl"][-1]
     steps = sum("split" not in entry for entry in rows)
     seconds = run.with_name(f"{run.name}.seconds").read_text()
     weight = f"{last['weight_kl']:.3g}" if target is not None else ""
-    measured = f"{last['answer_kl']:.3f} ± {last['answer_kl_se']:.3f}"
-    budget, missed = ("none", "") if target is None else (f"{target:g}", f"{last['answer_kl'] / target - 1:+.1%}")
+    kl, error = last[MEASURED], last[f"{MEASURED}_se"]
+    measured = f"{kl:.3f} ± {error:.3f}"
+    budget, missed = ("none", "") if target is None else (f"{target:g}", f"{kl / target - 1:+.1%}")
     again, held_out = (sampled(course, run / "model", asked) for asked in (course.asked, course.held_out))
     least = "" if course.enumerated is None else f"{course.enumerated(run / 'model'):.3f}"
     cells = course.name, begun, budget, measured, missed, again, held_out, least, weight, f"{steps}", seconds

@@ -27,7 +27,7 @@ from kilter.objectives.pairwise import dpo
 from kilter.tokens.encoding import Encoder
 from kilter.train.config import AlignConfig
 from kilter.train.examples import prompt_of
-from kilter.train.kl_bounds import PENALTY, AnswerKlMeter, KlBounds
+from kilter.train.kl_bounds import MEASURED, PENALTY, AnswerKlMeter, KlBounds
 from kilter.train.kl_control import KlBudget
 from kilter.train.optimizer import rate_at
 from measure.test_samples import EOS, LONGEST, PROMPTS, VOCABULARY, all_answers, enumerated
@@ -116,14 +116,12 @@ def test_a_model_aligned_too_far_comes_back_to_its_budget(far, start, pairs_file
     given = {"reference": str(start), "kl_budget": budget, "kl_every": 2, "max_steps": 24}
     aligned = run("dpo", far, pairs_file, tmp_path / "run", told, **SHORT | given)
     rows = measurements(tmp_path / "run")
-    assert rows[0]["answer_kl"] == pytest.approx(before, rel=0.15)
-    assert rows[-1]["answer_kl"] == pytest.approx(budget, rel=0.1)
+    assert rows[0][MEASURED] == pytest.approx(before, rel=0.15)
+    assert rows[-1][MEASURED] == pytest.approx(budget, rel=0.1)
     independent = answer_kl(aligned.model, start, pairs_file)
     assert independent.value == pytest.approx(budget, rel=0.1, abs=3 * independent.standard_error)
     last = told.file.getvalue().strip().splitlines()[-1]
-    assert re.search(
-        rf"{rows[-1]['answer_kl']:.3f} nats .standard error .* for a budget of {budget:g}, the weight", last
-    )
+    assert re.search(rf"{rows[-1][MEASURED]:.3f} nats .standard error .* for a budget of {budget:g}, the weight", last)
 
 
 def test_the_same_run_without_a_budget_does_not_come_back(far, start, pairs_file, tmp_path):
@@ -140,7 +138,7 @@ def test_a_run_that_begins_at_the_reference_ends_at_its_budget(start, pairs_file
     rows = measurements(tmp_path / "run")
     assert rows[0]["step"] == 1
     assert rows[0]["weight_kl"] < 0.1 < max(row["weight_kl"] for row in rows)
-    assert rows[-1]["answer_kl"] == pytest.approx(0.2, rel=0.1)
+    assert rows[-1][MEASURED] == pytest.approx(0.2, rel=0.1)
     independent = answer_kl(aligned.model, start, pairs_file)
     assert independent.value == pytest.approx(0.2, rel=0.1, abs=3 * independent.standard_error)
 
@@ -168,8 +166,8 @@ def test_rows_of_metrics_have_the_weight_and_what_was_measured_last(start, pairs
     steps = {row["step"]: row for row in steps_of(tmp_path / "run")}
     measured = {row["step"]: row for row in measurements(tmp_path / "run")}
     assert steps[1]["weight_kl"] == 0.1
-    assert "answer_kl" not in steps[1]
-    for name in ("answer_kl", "answer_kl_se", "weight_kl"):
+    assert MEASURED not in steps[1]
+    for name in (MEASURED, f"{MEASURED}_se", "weight_kl"):
         assert steps[3][name] == measured[2][name]
     row = steps[4]
     assert row["loss"] == pytest.approx(row["loss_dpo"] + row["weight_kl"] * row["loss_kl"], rel=1e-6)
@@ -198,7 +196,7 @@ def test_objectives_without_a_reference_labelled_answers_and_adapters_have_budge
     given = {"objective": "dpo", "kl_budget": 0.1, "kl_every": 2, "max_steps": 4} | SHORT | settings
     run(start=start, pairs=pairs_file, out=tmp_path / "run", **given)
     last = measurements(tmp_path / "run")[-1]
-    assert last["answer_kl"] > 0
+    assert last[MEASURED] > 0
     assert last["weight_kl"] != 0.1
 
 
@@ -237,7 +235,7 @@ def test_the_controller_of_the_literature_keeps_a_budget_too(start, pairs_file, 
     run("dpo", start, pairs_file, tmp_path / "run", **SHORT | given)
     weight = 0.1
     for row in measurements(tmp_path / "run"):
-        weight *= (1 + 0.1 * min(max(row["answer_kl"] / 0.05 - 1, -0.2), 0.2)) ** 2
+        weight *= (1 + 0.1 * min(max(row[MEASURED] / 0.05 - 1, -0.2), 0.2)) ** 2
         assert row["weight_kl"] == pytest.approx(weight)
         assert all(
             step["weight_kl"] == row["weight_kl"]
@@ -256,8 +254,8 @@ def test_a_run_beyond_its_limit_stops_without_a_result(start, pairs_file, tmp_pa
     ):
         run("dpo", start, pairs_file, tmp_path / "run", **given)
     *within, last = measurements(tmp_path / "run")
-    assert all(row["answer_kl"] <= 0.1 for row in within)
-    assert last["answer_kl"] > 0.1
+    assert all(row[MEASURED] <= 0.1 for row in within)
+    assert last[MEASURED] > 0.1
     assert last["step"] == len(steps_of(tmp_path / "run")) < 20
     assert not (tmp_path / "run" / "model").exists()
     assert [c.step for c in Checkpoints(tmp_path / "run" / "checkpoints")] == [last["step"]]
@@ -270,14 +268,14 @@ def test_a_run_beyond_its_limit_rolls_back_to_the_last_checkpoint_within(start, 
     given = SHORT | {"max_kl": 0.2, "on_max_kl": "rollback", "kl_every": 1, "max_steps": 20, "keep": 1, "holdout": 8}
     aligned = run("dpo", start, pairs_file, tmp_path / "run", told, **given)
     *within, last = measurements(tmp_path / "run")
-    assert last["answer_kl"] > 0.2 >= within[-1]["answer_kl"]
+    assert last[MEASURED] > 0.2 >= within[-1][MEASURED]
     checkpoint = Checkpoints(tmp_path / "run" / "checkpoints").at(within[-1]["step"])
     ours, theirs = weights(aligned.model), weights(checkpoint / "model")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     independent = answer_kl(aligned.model, start, pairs_file)
     assert independent.value <= 0.2 + 3 * independent.standard_error
     assert f"the model of step {within[-1]['step']} is the result" in told.file.getvalue()
-    assert f"{within[-1]['answer_kl']:.3f} nats" in told.file.getvalue().splitlines()[-1]
+    assert f"{within[-1][MEASURED]:.3f} nats" in told.file.getvalue().splitlines()[-1]
 
 
 def test_where_no_measurement_was_within_there_is_nothing_to_roll_back_to(far, start, pairs_file, tmp_path):

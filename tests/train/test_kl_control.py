@@ -63,12 +63,21 @@ def test_it_looks_ahead_by_the_trend_of_the_root():
     assert math.log(controller.weight / 0.1) == pytest.approx(now / 10 + 4 * then)
 
 
-def test_far_below_its_target_nothing_holds_a_policy_and_far_above_it_the_weight_has_an_end():
-    for share, weight in ((0.3, LEAST), (0.0, LEAST), (10.0, 0.1 * math.exp(2)), (1e6, 0.1 * math.exp(2))):
+def test_far_below_its_target_nothing_holds_a_policy_and_nothing_is_summed_up():
+    controller = KlBudget(target=5, weight=0.1, horizon=10, descent=9)
+    for share in (0.0, 0.1, 0.3):
+        exactly(controller, math.sqrt(5 * share)).follow(5 * share)
+        assert controller.weight == LEAST
+    exactly(controller, math.sqrt(5)).follow(5)
+    assert controller.weight == pytest.approx(0.1)
+
+
+def test_far_above_its_target_an_error_counts_as_half_and_is_summed_up():
+    for share in (2.0, 1e6):
         controller = exactly(KlBudget(target=5, weight=0.1, horizon=10, descent=9), math.sqrt(5 * share))
-        for _ in range(5):
+        for step in (1, 2, 3):
             controller.follow(5 * share)
-        assert controller.weight == pytest.approx(weight)  # and nothing is summed up there
+            assert math.log(controller.weight / 0.1) == pytest.approx(step * 0.05 + 4 * 0.5)
 
 
 def test_the_ratio_is_the_kalman_filter_of_a_random_walk():

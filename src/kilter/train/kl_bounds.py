@@ -26,6 +26,7 @@ from kilter.train.config import AlignConfig
 from kilter.train.kl_control import LEAST, AdaptiveKl, KlBudget, KlController
 
 PENALTY = "kl"  # the objective whose weight a budget moves
+MEASURED = "answer_kl_policy_reference"  # as metrics of evaluations name it
 FIRST_WEIGHT = 0.1  # of it, where the objective does not say one
 MEASUREMENTS = 50  # in a run, where it is not said how often
 # Of a run: in which share an error by a factor of e, if it lasts, moves the balance by one; in which a policy that
@@ -150,7 +151,7 @@ class KlBounds:
         weight = {} if self.controller is None else {"weight_kl": self.controller.weight}
         if done.answer_kl is None or done.answer_kl_se is None:
             return weight
-        return {"answer_kl": done.answer_kl, "answer_kl_se": done.answer_kl_se, **weight}
+        return {MEASURED: done.answer_kl, f"{MEASURED}_se": done.answer_kl_se, **weight}
 
     def exceeded(self, done: Progress) -> bool:
         """Whether what was measured last is more than the limit."""

@@ -96,8 +96,8 @@ class KlBudget:
 
         exp(balance + GAIN min(e', CLIP))    or LEAST where e' < FREE: far below its target, nothing holds it
 
-    and the balance, which is to become what holds the policy where it is, moves by e / horizon in a step where e is
-    between FREE and CLIP. A policy that begins above its target is not pulled at once: the target comes down from
+    and the balance, which is to become what holds the policy where it is, moves by min(e, CLIP) / horizon in a step
+    where e > FREE. A policy that begins above its target is not pulled at once: the target comes down from
     there, evenly in its logarithm, in the first `descent` steps. A hard pull goes too far, and its squared gradients,
     which the optimiser remembers, make all later steps small.
     """
@@ -145,8 +145,9 @@ class KlBudget:
         self.trend += self.TREND_SMOOTHING * (self.root - before - self.trend)
         self.steps += 1
         error, ahead = self._error(0), self._error(self.MEMORY)
-        if self.FREE < error < self.CLIP:
-            self.balance = min(max(self.balance + error / self.horizon, math.log(LEAST)), math.log(self.MOST))
+        if error > self.FREE:
+            balance = self.balance + min(error, self.CLIP) / self.horizon
+            self.balance = min(max(balance, math.log(LEAST)), math.log(self.MOST))
         weight = math.exp(self.balance + self.GAIN * min(ahead, self.CLIP))
         self.weight = LEAST if ahead < self.FREE else min(max(weight, LEAST), self.MOST)
 
