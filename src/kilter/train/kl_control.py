@@ -52,7 +52,7 @@ class FixedKl:
 
 
 @dataclass
-class AdaptiveKl:
+class AdaptiveKl(FixedKl):
     """Proportional control of the weight's logarithm (Ziegler et al. 2019, arXiv 1909.08593, section 2.2).
 
     At each step, weight *= 1 + gain clip((kl - target) / target, -0.2, 0.2); where several steps lie between two
@@ -60,7 +60,6 @@ class AdaptiveKl:
     end, which suits a policy that follows its penalty within a few steps.
     """
 
-    weight: float
     target: float
     gain: float = 0.1
     CLIP: ClassVar[float] = 0.2
@@ -69,16 +68,6 @@ class AdaptiveKl:
         """Move the weight by the relative error, whatever its standard error."""
         error = min(max(kl / self.target - 1, -self.CLIP), self.CLIP)
         self.weight *= (1 + self.gain * error) ** steps
-
-    def follow(self, token_kl: float) -> None:
-        """Changes nothing: the controller goes by what is measured."""
-
-    @property
-    def state(self) -> dict[str, float]:
-        return {"weight": self.weight}
-
-    def load_state(self, state: Mapping[str, float]) -> None:
-        self.weight = state["weight"]
 
 
 @dataclass
