@@ -157,6 +157,7 @@ def test_corrective_steps_are_bounded_and_told_of(far, start, pairs_file, tmp_pa
     steps = steps_of(tmp_path / "run")
     assert len(steps) == 6
     assert "after 2 corrective steps. That misses it by +" in told.file.getvalue()
+    assert re.findall(r"training (\d+/\d+) ", told.file.getvalue())[-3:] == ["4/4", "5/5", "6/6"]
     assert [row["learning_rate"] for row in steps[-2:]] == [KlBounds.LEAST_RATE * 1e-3] * 2
     assert [row["step"] for row in measurements(tmp_path / "run")] == [0, 2, 4, 6]
 

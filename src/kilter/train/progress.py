@@ -31,16 +31,17 @@ class Report(Protocol):
 def progress(console: Console, label: str, steps: int, done: int = 0) -> Iterator[Report]:
     """A bar with the latest numbers and the time left; about ten plain lines where there is no terminal.
 
-    `done` steps have been made before.
+    `done` steps have been made before. Steps beyond those that were planned count as planned.
     """
     if not console.is_terminal:
         begin = time.monotonic()
 
         def line(step: int, shown: Mapping[str, str]) -> None:
             if step * LINES // steps != (step - 1) * LINES // steps or step == done + 1:
-                left = (time.monotonic() - begin) / (step - done) * (steps - step)
+                total = max(step, steps)
+                left = (time.monotonic() - begin) / (step - done) * (total - step)
                 numbers = "  ".join(f"{name} {value}" for name, value in shown.items())
-                console.print(f"{label} {step}/{steps}  {numbers}  {left:.0f} s left", highlight=False, soft_wrap=True)
+                console.print(f"{label} {step}/{total}  {numbers}  {left:.0f} s left", highlight=False, soft_wrap=True)
 
         yield line
         return
@@ -49,7 +50,8 @@ def progress(console: Console, label: str, steps: int, done: int = 0) -> Iterato
         task = bar.add_task(label, total=steps, completed=done, shown="")
 
         def update(step: int, shown: Mapping[str, str]) -> None:
-            bar.update(task, completed=step, shown="  ".join(f"{name} {value}" for name, value in shown.items()))
+            numbers = "  ".join(f"{name} {value}" for name, value in shown.items())
+            bar.update(task, completed=step, total=max(step, steps), shown=numbers)
 
         yield update
 
@@ -107,8 +109,9 @@ def sweep_progress(console: Console, runs: int, done: int) -> Iterator[SweepProg
 
             def report(step: int, shown: Mapping[str, str]) -> None:
                 numbers = "  ".join(f"{name} {shown[name]}" for name in ("loss", "accuracy") if name in shown)
-                bars.update(run, completed=step, shown=f"{step}/{steps}  {numbers}")
-                bars.update(whole, completed=ended + step / steps)
+                total = max(step, steps)
+                bars.update(run, completed=step, total=total, shown=f"{step}/{total}  {numbers}")
+                bars.update(whole, completed=ended + step / total)
 
             yield report
 
