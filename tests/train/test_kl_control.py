@@ -63,6 +63,20 @@ def test_it_looks_ahead_by_the_trend_of_the_root():
     assert math.log(controller.weight / 0.1) == pytest.approx(now / 10 + 4 * then)
 
 
+@pytest.mark.parametrize(
+    ("trend", "left"),
+    [
+        (-0.004, 2 * math.log((3 - 25 * 0.004) / 2.5)),  # of the root, which is 3 and should be 2.5: it comes nearer
+        (-0.03, 0.0),  # it will have passed its target
+        (0.01, 2 * math.log(3 / 2.5)),  # it goes away
+    ],
+)
+def test_of_an_error_what_its_trend_will_leave_is_summed_up(trend, left):
+    controller = exactly(KlBudget(target=2.5**2, weight=0.1, horizon=10, descent=9), 3 - trend, trend=trend)
+    controller.follow(9.0)
+    assert controller.balance - math.log(0.1) == pytest.approx(left / 10)
+
+
 def test_far_below_its_target_nothing_holds_a_policy_and_nothing_is_summed_up():
     controller = KlBudget(target=5, weight=0.1, horizon=10, descent=9)
     for share in (0.0, 0.1, 0.3):

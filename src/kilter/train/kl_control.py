@@ -85,10 +85,13 @@ class KlBudget:
 
         exp(balance + GAIN min(e', CLIP))    or LEAST where e' < FREE: far below its target, nothing holds it
 
-    and the balance, which is to become what holds the policy where it is, moves by min(e, CLIP) / horizon in a step
-    where e > FREE. A policy that begins above its target is not pulled at once: the target comes down from
-    there, evenly in its logarithm, in the first `descent` steps. A hard pull goes too far, and its squared gradients,
-    which the optimiser remembers, make all later steps small.
+    and the balance, which is to become what holds the policy where it is, moves by min(left, CLIP) / horizon in a step
+    where e > FREE: left is what the trend leaves of e in `PATIENCE` horizons. It is 0 where e will have changed its
+    sign, for a policy that is on its way needs no other weight, and e where it does not shrink.
+
+    A policy that begins above its target is not pulled at once: the target comes down from there, evenly in its
+    logarithm, in the first `descent` steps. A hard pull goes too far, and its squared gradients, which the optimiser
+    remembers, make all later steps small.
     """
 
     target: float
@@ -99,6 +102,7 @@ class KlBudget:
     FREE: ClassVar[float] = -1.0
     CLIP: ClassVar[float] = 0.5
     MEMORY: ClassVar[int] = 5
+    PATIENCE: ClassVar[float] = 2.5  # horizons
     SMOOTHING: ClassVar[float] = 0.3  # of the root of token KL
     TREND_SMOOTHING: ClassVar[float] = 0.1
     DRIFT: ClassVar[float] = 0.1
@@ -133,14 +137,15 @@ class KlBudget:
         self.root = max(before + self.trend + self.SMOOTHING * (root - before - self.trend), 0.0)
         self.trend += self.TREND_SMOOTHING * (self.root - before - self.trend)
         self.steps += 1
-        error, ahead = self._error(0), self._error(self.MEMORY)
+        error, ahead, later = (self._error(steps) for steps in (0, self.MEMORY, self.PATIENCE * self.horizon))
+        left = 0.0 if error * later < 0 else min(error, later, key=abs)
         if error > self.FREE:
-            balance = self.balance + min(error, self.CLIP) / self.horizon
+            balance = self.balance + min(left, self.CLIP) / self.horizon
             self.balance = min(max(balance, math.log(LEAST)), math.log(self.MOST))
         weight = math.exp(self.balance + self.GAIN * min(ahead, self.CLIP))
         self.weight = LEAST if ahead < self.FREE else min(max(weight, LEAST), self.MOST)
 
-    def _error(self, ahead: int) -> float:
+    def _error(self, ahead: float) -> float:
         """log(KL / target), so many steps ahead."""
         root = max(self.root + ahead * self.trend, 0.0)
         coming_down = self.above * max(0.0, 1 - (self.steps + ahead) / self.descent)
