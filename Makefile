@@ -13,6 +13,8 @@ BENCHMARKS = \
 	"rankings.py" \
 	"objectives.py --timing --pairs 32 --model $(BENCH_WORK)/8m --data $(DATA)/hh_harmless_test.jsonl.gz" \
 	"evaluation.py" \
+	"reference_scores.py --model $(BENCH_WORK)/8m --data $(DATA)/hh_harmless_test.jsonl.gz --pairs 256" \
+	"kl_budget.py" \
 	"divergence.py" \
 	"ways_to_train.py --data $(DATA) --work $(BENCH_WORK)" \
 	"check.py --model $(BENCH_WORK)/8m --data $(DATA)/hh_harmless_test.jsonl.gz --work $(BENCH_WORK)" \
