@@ -113,7 +113,7 @@ def test_a_model_aligned_too_far_comes_back_to_its_budget(far, start, pairs_file
     before = answer_kl(far, start, pairs_file).value
     budget = 0.4 * before
     told = Console(file=io.StringIO(), width=400)
-    given = {"reference": str(start), "kl_budget": budget, "kl_every": 2, "max_steps": 24}
+    given = {"reference": str(start), "kl_budget": budget, "kl_every": 2, "max_steps": 48}
     aligned = run("dpo", far, pairs_file, tmp_path / "run", told, **SHORT | given)
     rows = measurements(tmp_path / "run")
     assert rows[0][MEASURED] == pytest.approx(before, rel=0.15)

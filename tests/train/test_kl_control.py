@@ -8,7 +8,7 @@ import pytest
 
 from kilter.train.kl_control import LEAST, AdaptiveKl, FixedKl, KlBudget, KlController
 
-CONTROLLERS = (FixedKl(0.2), AdaptiveKl(0.2, target=6), KlBudget(target=6, weight=0.2, horizon=10, descent=4))
+CONTROLLERS = (FixedKl(0.2), AdaptiveKl(0.2, target=6), KlBudget(target=6, weight=0.2, horizon=10, planned=8))
 
 
 def test_a_fixed_weight_stays():
@@ -41,7 +41,7 @@ def exactly(controller, root, *, ratio=1.0, trend=0.0):
 
 def test_the_weight_goes_by_the_error_and_by_its_sum():
     """e = 0.4: the balance moves by e / 10 in a step, and the weight is exp(4 e) times that."""
-    controller = exactly(KlBudget(target=5, weight=0.1, horizon=10, descent=9), math.sqrt(5 * math.exp(0.4)))
+    controller = exactly(KlBudget(target=5, weight=0.1, horizon=10, planned=18), math.sqrt(5 * math.exp(0.4)))
     for step in (1, 2, 3):
         controller.follow(5 * math.exp(0.4))
         assert math.log(controller.weight / 0.1) == pytest.approx(step * 0.04 + 4 * 0.4)
@@ -49,7 +49,7 @@ def test_the_weight_goes_by_the_error_and_by_its_sum():
 
 def test_what_is_followed_counts_by_what_it_was_measured_to_be():
     """Half a nat of answers to a nat of token KL."""
-    controller = exactly(KlBudget(target=5, weight=0.1, horizon=10, descent=9), math.sqrt(8), ratio=0.5)
+    controller = exactly(KlBudget(target=5, weight=0.1, horizon=10, planned=18), math.sqrt(8), ratio=0.5)
     controller.follow(8.0)
     error = math.log(4 / 5)
     assert math.log(controller.weight / 0.1) == pytest.approx(error / 10 + 4 * error)
@@ -57,7 +57,7 @@ def test_what_is_followed_counts_by_what_it_was_measured_to_be():
 
 def test_it_looks_ahead_by_the_trend_of_the_root():
     """The root of token KL is 2 and grows by 0.02 a step: five steps on it is 2.12, if the next one is 2.02."""
-    controller = exactly(KlBudget(target=4, weight=0.1, horizon=10, descent=9), 2.0, trend=0.02)
+    controller = exactly(KlBudget(target=4, weight=0.1, horizon=10, planned=18), 2.0, trend=0.02)
     controller.follow(2.02**2)
     now, then = 2 * math.log(2.02 / 2), 2 * math.log(2.12 / 2)
     assert math.log(controller.weight / 0.1) == pytest.approx(now / 10 + 4 * then)
@@ -72,13 +72,22 @@ def test_it_looks_ahead_by_the_trend_of_the_root():
     ],
 )
 def test_of_an_error_what_its_trend_will_leave_is_summed_up(trend, left):
-    controller = exactly(KlBudget(target=2.5**2, weight=0.1, horizon=10, descent=9), 3 - trend, trend=trend)
+    controller = exactly(KlBudget(target=2.5**2, weight=0.1, horizon=10, planned=9999), 3 - trend, trend=trend)
     controller.follow(9.0)
     assert controller.balance - math.log(0.1) == pytest.approx(left / 10)
 
 
+@pytest.mark.parametrize(("planned", "ahead"), [(9999, 25), (1017, 8), (1001, 5), (900, 5)])
+def test_towards_its_end_a_run_has_less_patience(planned, ahead):
+    """The trend takes 0.004 of the root in a step, which is 3 and should be 2.5, after 1,001 steps."""
+    controller = exactly(KlBudget(target=2.5**2, weight=0.1, horizon=10, planned=planned), 3.004, trend=-0.004)
+    controller.follow(9.0)
+    left = 2 * math.log((3 - ahead * 0.004) / 2.5)
+    assert controller.balance - math.log(0.1) == pytest.approx(left / 10)
+
+
 def test_far_below_its_target_nothing_holds_a_policy_and_nothing_is_summed_up():
-    controller = KlBudget(target=5, weight=0.1, horizon=10, descent=9)
+    controller = KlBudget(target=5, weight=0.1, horizon=10, planned=18)
     for share in (0.0, 0.1, 0.3):
         exactly(controller, math.sqrt(5 * share)).follow(5 * share)
         assert controller.weight == LEAST
@@ -88,7 +97,7 @@ def test_far_below_its_target_nothing_holds_a_policy_and_nothing_is_summed_up():
 
 def test_far_above_its_target_an_error_counts_as_half_and_is_summed_up():
     for share in (2.0, 1e6):
-        controller = exactly(KlBudget(target=5, weight=0.1, horizon=10, descent=9), math.sqrt(5 * share))
+        controller = exactly(KlBudget(target=5, weight=0.1, horizon=10, planned=18), math.sqrt(5 * share))
         for step in (1, 2, 3):
             controller.follow(5 * share)
             assert math.log(controller.weight / 0.1) == pytest.approx(step * 0.05 + 4 * 0.5)
@@ -96,7 +105,7 @@ def test_far_above_its_target_an_error_counts_as_half_and_is_summed_up():
 
 def test_the_ratio_is_the_kalman_filter_of_a_random_walk():
     """Against the textbook's posterior, from the joint normal distribution of the walk and all measurements."""
-    controller = exactly(KlBudget(target=5, weight=0.1, horizon=10, descent=9), 2.0)
+    controller = exactly(KlBudget(target=5, weight=0.1, horizon=10, planned=18), 2.0)
     measured, chances = np.array([3.0, 5.0, 4.5, 2.0]), np.array([0.1, 0.3, 0.02, 0.5])
     for kl, chance in zip(measured, chances, strict=True):
         controller.observe(kl, chance * kl, 5)
@@ -109,7 +118,7 @@ def test_the_ratio_is_the_kalman_filter_of_a_random_walk():
 @pytest.mark.parametrize("step", [1, 4, 6, 12])
 def test_from_above_the_target_comes_down_evenly_in_its_logarithm(step):
     """From ten times the target in 10 steps: five steps after the fourth it is 10^0.1 of what it will be."""
-    controller = KlBudget(target=2, weight=0.1, horizon=1e9, descent=10)
+    controller = KlBudget(target=2, weight=0.1, horizon=1e9, planned=20)
     controller.observe(20.0, 1.0, 0)
     kl = 2 * 10 ** max(0, 1 - step / 10)  # as the plan has it
     controller.steps, controller.root = step - 1, math.sqrt(kl)
@@ -119,7 +128,7 @@ def test_from_above_the_target_comes_down_evenly_in_its_logarithm(step):
 
 
 def test_a_measurement_below_the_target_where_the_policy_begins_changes_nothing():
-    controllers = [KlBudget(target=5, weight=0.1, horizon=10, descent=9) for _ in range(2)]
+    controllers = [KlBudget(target=5, weight=0.1, horizon=10, planned=18) for _ in range(2)]
     controllers[0].observe(1.0, 0.1, 0)
     for controller in controllers:
         controller.follow(1.0)
@@ -127,7 +136,7 @@ def test_a_measurement_below_the_target_where_the_policy_begins_changes_nothing(
 
 
 def test_the_weight_stays_within_its_ends_and_comes_back_from_them_at_once():
-    controller = exactly(KlBudget(target=5, weight=0.1, horizon=1, descent=9), math.sqrt(5 * math.exp(-0.9)))
+    controller = exactly(KlBudget(target=5, weight=0.1, horizon=1, planned=18), math.sqrt(5 * math.exp(-0.9)))
     for _ in range(99):
         controller.follow(5 * math.exp(-0.9))
     assert controller.weight == LEAST
@@ -140,7 +149,7 @@ def test_the_weight_stays_within_its_ends_and_comes_back_from_them_at_once():
 
 @pytest.mark.parametrize("controller", CONTROLLERS, ids=lambda controller: type(controller).__name__)
 def test_a_controller_taken_up_from_its_state_goes_on_as_if_it_had_not_been_left(controller: KlController):
-    fresh = {FixedKl: FixedKl(9), AdaptiveKl: AdaptiveKl(9, target=6), KlBudget: KlBudget(6, 9, horizon=10, descent=4)}
+    fresh = {FixedKl: FixedKl(9), AdaptiveKl: AdaptiveKl(9, target=6), KlBudget: KlBudget(6, 9, horizon=10, planned=8)}
     seen = [(9.5, 0.1), (9.0, 0.3), (6.1, 0.2), (5.0, 0.2), (7.0, 0.1)]
 
     def see(controller, places):
@@ -192,7 +201,7 @@ def fly(controller, policy, *, noise, seed, steps=400, every=8):
 @pytest.mark.parametrize("start", [1e-3, 8.0], ids=["below", "above"])
 @pytest.mark.parametrize("target", [0.3, 3.0, 30.0])
 def test_a_noisy_policy_ends_at_its_budget_from_below_and_from_above(target, start, speed, holds, seed):
-    controller = KlBudget(target=target, weight=0.1, horizon=10, descent=200)
+    controller = KlBudget(target=target, weight=0.1, horizon=10, planned=400)
     kl = fly(controller, Policy(start * target, target=target, holds=holds, speed=speed), noise=0.1, seed=seed)
     assert kl == pytest.approx(target, rel=0.1)
 

@@ -29,9 +29,7 @@ PENALTY = "kl"  # the objective whose weight a budget moves
 MEASURED = "answer_kl_policy_reference"  # as metrics of evaluations name it
 FIRST_WEIGHT = 0.1  # of it, where the objective does not say one
 MEASUREMENTS = 50  # in a run, where it is not said how often
-# Of a run: in which share an error by a factor of e, if it lasts, moves the balance by one; in which a policy that
-# begins above its budget comes down.
-HORIZON, DESCENT = 1 / 40, 1 / 2
+HORIZON = 1 / 40  # of a run: in which an error by a factor of e, if it lasts, moves the balance by one
 LEAST_HORIZON = 5  # steps; Adam's momentum has a memory of ten
 NODES = 2048  # scored at once
 
@@ -213,7 +211,7 @@ def kl_bounds(
         controller = AdaptiveKl(weight, config.kl_budget)
     elif config.kl_budget is not None:
         horizon = max(LEAST_HORIZON, HORIZON * steps)
-        controller = KlBudget(config.kl_budget, weight, horizon, descent=math.ceil(DESCENT * steps))
+        controller = KlBudget(config.kl_budget, weight, horizon, planned=steps)
     return KlBounds(
         meter,
         every=every,

@@ -86,23 +86,25 @@ class KlBudget:
         exp(balance + GAIN min(e', CLIP))    or LEAST where e' < FREE: far below its target, nothing holds it
 
     and the balance, which is to become what holds the policy where it is, moves by min(left, CLIP) / horizon in a step
-    where e > FREE: left is what the trend leaves of e in `PATIENCE` horizons. It is 0 where e will have changed its
-    sign, for a policy that is on its way needs no other weight, and e where it does not shrink.
+    where e > FREE. Left is what the trend leaves of e in `PATIENCE` horizons, or in half of the steps that are planned
+    yet: 0 where e will have changed its sign, for a policy that is on its way needs no other weight, and e where it
+    does not shrink.
 
     A policy that begins above its target is not pulled at once: the target comes down from there, evenly in its
-    logarithm, in the first `descent` steps. A hard pull goes too far, and its squared gradients, which the optimiser
+    logarithm, in the first half of the run. A hard pull goes too far, and its squared gradients, which the optimiser
     remembers, make all later steps small.
     """
 
     target: float
     weight: float
     horizon: float
-    descent: int
+    planned: int
     GAIN: ClassVar[float] = 4.0
     FREE: ClassVar[float] = -1.0
     CLIP: ClassVar[float] = 0.5
     MEMORY: ClassVar[int] = 5
     PATIENCE: ClassVar[float] = 2.5  # horizons
+    DESCENT: ClassVar[float] = 0.5  # of the run
     SMOOTHING: ClassVar[float] = 0.3  # of the root of token KL
     TREND_SMOOTHING: ClassVar[float] = 0.1
     DRIFT: ClassVar[float] = 0.1
@@ -137,7 +139,8 @@ class KlBudget:
         self.root = max(before + self.trend + self.SMOOTHING * (root - before - self.trend), 0.0)
         self.trend += self.TREND_SMOOTHING * (self.root - before - self.trend)
         self.steps += 1
-        error, ahead, later = (self._error(steps) for steps in (0, self.MEMORY, self.PATIENCE * self.horizon))
+        patience = max(min(self.PATIENCE * self.horizon, (self.planned - self.steps) / 2), self.MEMORY)
+        error, ahead, later = (self._error(steps) for steps in (0, self.MEMORY, patience))
         left = 0.0 if error * later < 0 else min(error, later, key=abs)
         if error > self.FREE:
             balance = self.balance + min(left, self.CLIP) / self.horizon
@@ -148,7 +151,7 @@ class KlBudget:
     def _error(self, ahead: float) -> float:
         """log(KL / target), so many steps ahead."""
         root = max(self.root + ahead * self.trend, 0.0)
-        coming_down = self.above * max(0.0, 1 - (self.steps + ahead) / self.descent)
+        coming_down = self.above * max(0.0, 1 - (self.steps + ahead) / (self.DESCENT * self.planned))
         return self._log(root**2 * math.exp(self.ratio) / self.target) - coming_down
 
     def _log(self, share: float) -> float:
