@@ -61,7 +61,9 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     names = args.objectives or [*OBJECTIVES, *MIXTURES]
     names = [name for name in names if name not in LEFT_OUT]
-    data, reference = write_pairs(args), load_scorer(args.model).frozen()
+    path, count = args.work / "pairs.jsonl", args.pairs + args.held_out
+    data = write_pairs(args.data, path, characters=args.characters, count=count)
+    reference = load_scorer(args.model).frozen()
     pairs = encoded(args, data)
     if args.timing:
         time_gradients(args, reference, pairs[: args.pairs], names)
@@ -73,13 +75,12 @@ def main() -> None:
         print(f"| {' | '.join(result(args, data, reference, held_out, before, name))} |", flush=True)
 
 
-def write_pairs(args: argparse.Namespace) -> Path:
-    """The last pairs of the file that are short enough, those to hold out at the end."""
-    opened = gzip.open if args.data.suffix == ".gz" else open
-    with opened(args.data, "rt", encoding="utf-8") as stream:
-        lines = [line for line in stream if len(line) <= args.characters]
-    path: Path = args.work / "pairs.jsonl"
-    path.write_text("".join(lines[-(args.pairs + args.held_out) :]), encoding="utf-8")
+def write_pairs(source: Path, path: Path, *, characters: int, count: int) -> Path:
+    """So many of the file's pairs that are short enough, the last ones, in a file of their own."""
+    opened = gzip.open if source.suffix == ".gz" else open
+    with opened(source, "rt", encoding="utf-8") as stream:
+        lines = [line for line in stream if len(line) <= characters]
+    path.write_text("".join(lines[-count:]), encoding="utf-8")
     return path
 
 

@@ -10,11 +10,11 @@ store takes, by the tokens that it keeps.
 from __future__ import annotations
 
 import argparse
-import gzip
 import shutil
 from pathlib import Path
 
 from kilter.train.machine import settle
+from objectives import write_pairs
 
 COLUMNS = (
     "`--cache`", "objective", "s of steps, filling", "s, filled", "saved", "tokens computed, filling", "filled",
@@ -35,21 +35,11 @@ def main() -> None:
     args = parser.parse_args()
     settle()
     args.work.mkdir(parents=True, exist_ok=True)
-    data = write_pairs(args)
+    data = write_pairs(args.data, args.work / "pairs.jsonl", characters=args.characters, count=args.pairs)
     print(f"| {' | '.join(COLUMNS)} |\n|---|---|{'--:|' * (len(COLUMNS) - 2)}")
     for kind in ("none", "log-probs", "hidden"):
         for objective in args.objectives:
             print(f"| {' | '.join(row(args, data, kind, objective))} |", flush=True)
-
-
-def write_pairs(args: argparse.Namespace) -> Path:
-    """The last pairs of the file that are short enough."""
-    opened = gzip.open if args.data.suffix == ".gz" else open
-    with opened(args.data, "rt", encoding="utf-8") as stream:
-        lines = [line for line in stream if len(line) <= args.characters]
-    path: Path = args.work / "pairs.jsonl"
-    path.write_text("".join(lines[-args.pairs :]), encoding="utf-8")
-    return path
 
 
 def row(args: argparse.Namespace, data: Path, kind: str, objective: str) -> list[str]:

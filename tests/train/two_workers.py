@@ -42,6 +42,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "moving": {"objective": "dpo", "reference_mix": 0.3, "reference_every": 2},
     "adapter": {"objective": "dpo", "lora_rank": 4, "node_budget": 64},
     "sampled": {"objective": "dpo", "shard": True, "sample_eval": 4, "sample_tokens": 8},
+    "budget": {"objective": "dpo", "shard": True, "kl_budget": 0.05, "kl_every": 2, "kl_samples": 8, "kl_tokens": 8},
     "noise": {"objective": "dpo", "gradient_noise": 0.01},
     "bfloat16": {"objective": "dpo", "weights": "bfloat16", "precision": "bfloat16", "shard": True},
 }

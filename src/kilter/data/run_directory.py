@@ -144,14 +144,7 @@ class RunDirectory:
         return [_metrics_row(path, number, line) for number, line in enumerate(lines, 1)]
 
     def read_manifest(self) -> dict[str, Any]:
-        path = self.path / MANIFEST
-        with run_error(path):
-            text = path.read_bytes()
-        try:
-            manifest: dict[str, Any] = json.loads(text)
-        except ValueError:
-            raise RunError(f"{path} is not JSON; expected what the run wrote; restore it from a copy") from None
-        return manifest
+        return read_object(self.path / MANIFEST)
 
     def lengths(self) -> dict[str, int]:
         """The bytes of each file that grows as the run goes on, which are on the disk to stay when this returns."""
@@ -254,6 +247,17 @@ def delete_run(path: Path) -> None:
     # The manifest goes last: a deletion that is cut short can be taken up again.
     sync(path)
     (path / MANIFEST).unlink(missing_ok=True)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """What a file of JSON holds; raises RunError where it cannot be read or is none."""
+    with run_error(path):
+        text = path.read_bytes()
+    try:
+        found: dict[str, Any] = json.loads(text)
+    except ValueError:
+        raise RunError(f"{path} is not JSON; expected what kilter wrote; restore it from a copy") from None
+    return found
 
 
 def write_whole(path: Path, text: str) -> None:

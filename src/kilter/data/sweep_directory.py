@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kilter.data.run_directory import RunDirectory, delete_run, write_whole
+from kilter.data.run_directory import RunDirectory, delete_run, read_object, write_whole
 from kilter.data.staging import is_staging, make_directory, run_error
 from kilter.errors import RunError
 
@@ -81,14 +81,7 @@ class SweepDirectory:
 
     def read(self) -> dict[str, Any]:
         """The settings, and what became of each run, as `write` was given them."""
-        path = self.path / SWEEP
-        with run_error(path):
-            text = path.read_bytes()
-        try:
-            state: dict[str, Any] = json.loads(text)
-        except ValueError:
-            raise RunError(f"{path} is not JSON; expected what the sweep wrote; restore it from a copy") from None
-        return state
+        return read_object(self.path / SWEEP)
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Write sweep.json: there whole, or not at all. Numbers must be finite."""

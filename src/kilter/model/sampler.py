@@ -190,8 +190,9 @@ def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> f
     return frozenset(int(token) for token in [tokenizer.eos_token_id, *several] if token is not None)
 
 
-def check_room(scorer: Scorer, prompts: Sequence[Ids], max_new_tokens: int) -> None:
-    """Raises ConfigError where a prompt is empty, or it and its answer would pass the model's positions."""
+def check_room(scorer: Scorer, prompts: Sequence[Ids], max_new_tokens: int, *, flag: str = "--max-new-tokens") -> None:
+    """Raises ConfigError where a prompt is empty, or it and its answer would pass the model's positions; `flag` is what
+    sets how long answers may be."""
     positions = getattr(scorer.model.config, "max_position_embeddings", None)
     limit = min((limit for limit in (positions, scorer.exact_up_to) if limit is not None), default=None)
     lengths = [len(prompt) for prompt in prompts]
@@ -200,11 +201,11 @@ def check_room(scorer: Scorer, prompts: Sequence[Ids], max_new_tokens: int) -> N
     longest = max(lengths, default=0)
     if limit is None or longest + max_new_tokens <= limit:
         return
-    remedies = [f"lower --max-new-tokens to {limit - longest}"] if longest < limit else []
+    remedies = [f"lower {flag} to {limit - longest}"] if longest < limit else []
     remedies += [f"cut prompts with --max-prompt {limit - max_new_tokens}"] if max_new_tokens < limit else []
     raise ConfigError(
         f"a prompt of {longest:,} tokens and {max_new_tokens:,} new ones pass the {limit:,} positions of the model; "
-        f"{', or '.join(remedies) or f'lower --max-new-tokens below {limit}'}"
+        f"{', or '.join(remedies) or f'lower {flag} below {limit}'}"
     )
 
 

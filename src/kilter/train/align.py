@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from kilter.data.checkpoints import Checkpoint
 from kilter.data.reading import Dataset
 from kilter.data.records import Labelled, Pair, Ranking
 from kilter.data.run_directory import RunDirectory
@@ -73,15 +74,7 @@ def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shar
     rows = rows_of(config, mixture, console, shared)
     policy = load_policy(config.model, config, checkpoint)
     tokenizer = load_tokenizer(config.model)
-    reference = RunReference()
-    if _has_reference(config, mixture):
-        reference = open_reference(
-            policy,
-            config,
-            checkpoint,
-            model_needed=_model_needed(config, mixture, rows),
-            warn=lambda text: console.print(f"warning: {text}", highlight=False, soft_wrap=True),
-        )
+    reference = _reference(config, mixture, policy, checkpoint, rows, console)
     moving = _moving(config, policy, reference.model, kept=bool(rows.held_out) or config.measures_kl)
     previous = _previous(config, policy)
     if reference.model is not None and (moving is None or moving.scorer is not reference.model):
@@ -90,6 +83,20 @@ def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shar
     to_come = 0 if reference.kept is None or reference.kept.in_memory else sum(p.nbytes for p in policy.parameters())
     config = with_node_limit(config, policy, console, workers, reserved=to_come)
     examples = encode(rows, tokenizer, config, policy, mixture, console, workers)
+
+    # Before anything is written: these refuse settings that do not go with the rows.
+    held_out = HeldOut(
+        judge=judge,
+        examples=examples.held_out,
+        policy=policy,
+        reference=reference.scores,
+        mixture=mixture,
+        tokenizer=tokenizer,
+        config=config,
+        run=run,
+        workers=workers,
+    )
+    bounds = _bounds(config, mixture, policy, reference, examples, stop_tokens(policy.model, tokenizer), workers)
 
     facts = {
         "model": config.model,
@@ -104,18 +111,6 @@ def _align(config: AlignConfig, workers: Workers, console: Console, shared: Shar
     followers = {file: follower for file, follower in ((REFERENCE, moving), (PREVIOUS, previous)) if follower}
     workers.spread(policy, reference.model, *(follower.scorer for follower in followers.values()))
 
-    held_out = HeldOut(
-        judge=judge,
-        examples=examples.held_out,
-        policy=policy,
-        reference=reference.scores,
-        mixture=mixture,
-        tokenizer=tokenizer,
-        config=config,
-        run=run,
-        workers=workers,
-    )
-    bounds = _bounds(config, mixture, policy, reference, examples, stop_tokens(policy.model, tokenizer), workers)
     minimised = mixture if bounds is None else bounds.weighed(mixture)
     followed = reference.scores if moving is None else moving.scorer
     task = Task(
@@ -238,6 +233,25 @@ def rows_of(config: AlignConfig, mixture: Mixture, console: Console, shared: Sha
     _check_margins(mixture, rows)
     _tell_of(rows, mixture, console)
     return rows
+
+
+def _reference(
+    config: AlignConfig,
+    mixture: Mixture,
+    policy: Scorer,
+    checkpoint: Checkpoint | None,
+    rows: Rows[Any],
+    console: Console,
+) -> RunReference:
+    if not _has_reference(config, mixture):
+        return RunReference()
+    return open_reference(
+        policy,
+        config,
+        checkpoint,
+        model_needed=_model_needed(config, mixture, rows),
+        warn=lambda text: console.print(f"warning: {text}", highlight=False, soft_wrap=True),
+    )
 
 
 def _has_reference(config: AlignConfig, mixture: Mixture) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -11,6 +12,28 @@ from pydantic import Field, field_validator, model_validator
 from kilter.data.config import ACCEPTED, ReadingConfig, Sources
 from kilter.data.run_directory import CONFIG
 from kilter.data.toml import read_settings, to_toml
+
+
+def with_files(
+    given: dict[str, Any],
+    known: Collection[str],
+    kind: str,
+    begun: Callable[[Path, dict[str, Any]], dict[str, Any] | None],
+) -> dict[str, Any]:
+    """What was given, with the settings of the file that `config` names, and those of what `resume` names, a `kind` of
+    run: `begun` puts the two together, or says None where there is none yet."""
+    settings = dict(given)
+    if (path := settings.get("config")) is not None:
+        settings = read_settings(Path(path), known) | settings
+    if (place := settings.get("resume")) is not None:
+        if Path(settings.get("out") or place) != Path(place):
+            raise ValueError(f"resume goes on in {place} and out is {settings['out']}; leave out away")
+        if (taken_up := begun(Path(place), settings)) is not None:
+            settings = taken_up
+        elif "data" not in settings:
+            raise ValueError(f"there is no {kind} in {place}; to begin one there, say on what: give data")
+        settings["out"] = place
+    return settings
 
 
 class RunConfig(ReadingConfig):
@@ -102,19 +125,11 @@ class RunConfig(ReadingConfig):
     @model_validator(mode="before")
     @classmethod
     def _from_files(cls, given: dict[str, Any]) -> dict[str, Any]:
-        settings = dict(given)
-        if (path := settings.get("config")) is not None:
-            settings = read_settings(Path(path), cls.model_fields) | settings
-        if (run := settings.get("resume")) is not None:
-            if Path(settings.get("out") or run) != Path(run):
-                raise ValueError(f"resume goes on in {run} and out is {settings['out']}; leave out away")
-            begun = Path(run) / CONFIG
-            if begun.is_file():
-                settings = read_settings(begun, cls.model_fields) | settings
-            elif "data" not in settings:
-                raise ValueError(f"there is no run in {run}; to begin one there, say on what: give data")
-            settings["out"] = run
-        return settings
+        def begun(run: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+            written = run / CONFIG
+            return read_settings(written, cls.model_fields) | settings if written.is_file() else None
+
+        return with_files(given, cls.model_fields, "run", begun)
 
     @field_validator("save_every")
     @classmethod

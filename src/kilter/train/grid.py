@@ -23,8 +23,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from kilter.data.sweep_directory import SweepDirectory
-from kilter.data.toml import read_settings, to_toml
-from kilter.train.config import AlignConfig
+from kilter.data.toml import to_toml
+from kilter.train.config import AlignConfig, with_files
 
 # What may differ from run to run. Model, reference, data and what is held out may not: then nothing could be compared.
 MAY_VARY = (
@@ -64,18 +64,11 @@ class Grid(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_files(cls, given: dict[str, Any]) -> dict[str, Any]:
-        settings = dict(given)
-        if (path := settings.get("config")) is not None:
-            settings = read_settings(Path(path), cls.model_fields) | settings
-        if (begun := settings.get("resume")) is not None:
-            if Path(settings.get("out") or begun) != Path(begun):
-                raise ValueError(f"resume goes on in {begun} and out is {settings['out']}; leave out away")
-            if (directory := SweepDirectory(Path(begun))).exists:
-                settings = _added(directory.read()["settings"], settings)
-            elif "data" not in settings:
-                raise ValueError(f"there is no sweep in {begun}; to begin one there, say on what: give data")
-            settings["out"] = begun
-        return settings
+        def begun(sweep: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+            directory = SweepDirectory(sweep)
+            return _added(directory.read()["settings"], settings) if directory.exists else None
+
+        return with_files(given, cls.model_fields, "sweep", begun)
 
     @model_validator(mode="after")
     def _makes_runs(self) -> Self:

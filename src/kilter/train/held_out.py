@@ -99,7 +99,7 @@ class HeldOut:
     def __post_init__(self) -> None:
         if self._prompts:
             for scorer in (self.policy, *(() if self.reference is None else (self.reference.scorer,))):
-                check_room(scorer, self._prompts, self.config.sample_tokens)
+                check_room(scorer, self._prompts, self.config.sample_tokens, flag="--sample-tokens")
 
     def evaluate(self, step: int, stop: Stop, state: Mapping[str, float]) -> float:
         """Score the examples, write what was found to the run's metrics, and return the loss; `state` is what the

@@ -2,7 +2,7 @@
 
 What is controlled is the KL of answers: KL(policy, reference) between distributions over whole answers, measured on
 answers that the policy itself draws. What is penalised is token KL along the data's answers, in the loss. The two are
-not the same number, nor in a fixed ratio; so the weight of the one goes by measurements of the other.
+not the same number, nor in a fixed ratio; so measurements of the one say what the other is worth.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class AnswerKlMeter:
     workers: Workers = ALONE
 
     def __post_init__(self) -> None:
-        check_room(self.policy, self.prompts, self.tokens)
+        check_room(self.policy, self.prompts, self.tokens, flag="--kl-tokens")
 
     def measure(self, step: int, samples: int, on_progress: Callable[[int], None] = lambda samples: None) -> Estimate:
         """Together: the KL from so many samples; what is drawn follows from the seed and the step."""
