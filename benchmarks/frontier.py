@@ -270,7 +270,7 @@ def cell(values: Sequence[float | None], *, percent: bool) -> str:
 
 def drawing(runs: Sequence[Run]) -> str:
     """Reward over KL from the start model: the most there is, every run, and the objectives' own optima as rings."""
-    from kilter.measure.svg import COLOURS, Panel, picture, words
+    from kilter.data.svg import COLOURS, Panel, picture, words
 
     if not runs:
         return picture(400, 60, "No run has finished", [])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kilter.measure.svg import COLOURS, FAINT, Panel, Point, picture, words
+from kilter.data.svg import COLOURS, FAINT, Panel, Point, picture, words
 
 HERE = Path(__file__).parent
 P_COLOUR, Q_COLOUR = COLOURS[:2]

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kilter import divergence, objectives
+    from kilter import divergence, objectives, ranking
     from kilter.data.config import ConvertConfig
     from kilter.data.convert import convert
     from kilter.data.reading import read_demonstrations, read_pairs, read_prompts, read_records
@@ -68,6 +68,7 @@ __all__ = [
     "load_tokenizer",
     "objectives",
     "pack",
+    "ranking",
     "read_demonstrations",
     "read_pairs",
     "read_prompts",
@@ -114,7 +115,7 @@ _MODULE_OF = {
     "sweep": "kilter.train.sweep",
     "win_rate": "kilter.measure.win_rate",
 }
-_PACKAGES = ("divergence", "objectives")
+_PACKAGES = ("divergence", "objectives", "ranking")
 
 
 # Type checkers know the names from the imports above, and are to miss those that are not there.

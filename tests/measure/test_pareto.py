@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from kilter.data.svg import Panel, ticks
 from kilter.measure.frontier import (
     KL_AXES,
     REWARD_AXES,
@@ -21,7 +22,6 @@ from kilter.measure.frontier import (
     pareto_best,
 )
 from kilter.measure.statistics import Interval
-from kilter.measure.svg import Panel, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 

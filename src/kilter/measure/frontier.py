@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
+from kilter.data.svg import COLOURS, FAINT, INK, Panel, Point, picture, ticks, words
 from kilter.measure.statistics import NORMAL_975, Interval
-from kilter.measure.svg import COLOURS, FAINT, INK, Panel, Point, picture, ticks, words
 
 
 class Axis(NamedTuple):

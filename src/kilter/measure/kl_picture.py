@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kilter.data.svg import round_step
 from kilter.measure.kl_input import Listed, Named
-from kilter.measure.svg import round_step
 
 if TYPE_CHECKING:
     from kilter.divergence.families import Family

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kilter.data.run_directory import RunDirectory
+from kilter.data.svg import Point
 from kilter.measure.frontier import (
     KL_AXES,
     REWARD_AXES,
@@ -28,7 +29,6 @@ from kilter.measure.frontier import (
     shown,
 )
 from kilter.measure.statistics import Interval
-from kilter.measure.svg import Point
 from kilter.train.grid import as_text, described
 
 # What sweep.json says of a run: its settings that vary, its state, and how long it took.

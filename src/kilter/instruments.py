@@ -1,0 +1,1 @@
+"""Commands that work on tables: without a model of settings, and without PyTorch."""

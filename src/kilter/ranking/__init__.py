@@ -1,0 +1,1 @@
+"""Bradley-Terry and Plackett-Luce: strengths, honest intervals and predictions, from comparisons."""
