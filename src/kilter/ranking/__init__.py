@@ -1,1 +1,23 @@
 """Bradley-Terry and Plackett-Luce: strengths, honest intervals and predictions, from comparisons."""
+
+from kilter.ranking.comparisons import UNRANKED, Comparisons, Rankings
+from kilter.ranking.connectivity import Connectivity, UnidentifiedError, connectivity
+from kilter.ranking.fit import Prediction, Ranking, fit_comparisons
+from kilter.ranking.newton import NotConvergedError
+from kilter.ranking.separation import SeparatedError
+from kilter.ranking.uncertainty import Estimate
+
+__all__ = [
+    "UNRANKED",
+    "Comparisons",
+    "Connectivity",
+    "Estimate",
+    "NotConvergedError",
+    "Prediction",
+    "Ranking",
+    "Rankings",
+    "SeparatedError",
+    "UnidentifiedError",
+    "connectivity",
+    "fit_comparisons",
+]
