@@ -2,7 +2,8 @@
 
 from kilter.ranking.comparisons import UNRANKED, Comparisons, Rankings
 from kilter.ranking.connectivity import Connectivity, UnidentifiedError, connectivity
-from kilter.ranking.fit import Prediction, Ranking, fit_comparisons
+from kilter.ranking.fit import fit_comparisons
+from kilter.ranking.fitted import Prediction, Ranking
 from kilter.ranking.newton import NotConvergedError
 from kilter.ranking.separation import SeparatedError
 from kilter.ranking.uncertainty import Estimate
