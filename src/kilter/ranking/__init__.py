@@ -5,6 +5,7 @@ from kilter.ranking.connectivity import Connectivity, UnidentifiedError, connect
 from kilter.ranking.fit import fit_comparisons
 from kilter.ranking.fitted import Prediction, Ranking
 from kilter.ranking.newton import NotConvergedError
+from kilter.ranking.objective import gradient, log_likelihood, loss
 from kilter.ranking.separation import SeparatedError
 from kilter.ranking.uncertainty import Estimate
 
@@ -21,4 +22,7 @@ __all__ = [
     "UnidentifiedError",
     "connectivity",
     "fit_comparisons",
+    "gradient",
+    "log_likelihood",
+    "loss",
 ]

@@ -67,11 +67,6 @@ def log_likelihood(parameters: Floats, totals: Totals, model: OutcomeModel) -> f
     return float(np.sum(totals.observed * logs, where=totals.observed > 0))
 
 
-def gradient(parameters: Floats, totals: Totals, model: OutcomeModel) -> Floats:
-    """The derivative of the log-likelihood by every parameter."""
-    return gradient_and_information(parameters, totals, model)[0]
-
-
 def gradient_and_information(parameters: Floats, totals: Totals, model: OutcomeModel) -> tuple[Floats, Bordered]:
     """The derivative of the log-likelihood, and minus its matrix of second derivatives."""
     by = model.derivatives(advantage(parameters, totals), parameters[-1], totals.observed)
@@ -87,8 +82,3 @@ def gradient_and_information(parameters: Floats, totals: Totals, model: OutcomeM
         (by.advantage_tie, by.tie_tie) if model.has_ties else None,
     )
     return np.concatenate([of_items, totals.shifts.T @ slope, of_tie]), information
-
-
-def loss(parameters: Floats, totals: Totals, model: OutcomeModel) -> float:
-    """The mean negative log-likelihood of a comparison, in nats: what training a reward model on it would minimise."""
-    return -log_likelihood(parameters, totals, model) / float(totals.observed.sum())
