@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg, sparse, special
-from scipy.optimize import brentq
 
 from kilter.ranking.comparisons import Comparisons, Floats, Integers
 from kilter.ranking.information import Bordered, Solve, centred, dense_factor
@@ -135,6 +134,8 @@ def profile_interval(
     `contrast`, p, says of which combination of parameters; `best` is the maximum. An end that does not exist is
     infinite.
     """
+    from scipy.optimize import brentq  # a tenth of a second to load, for profiles alone
+
     most, value = quantile(level), float(contrast @ best)
 
     def end(side: int) -> float:
