@@ -82,6 +82,14 @@ def test_gradient_and_information_are_the_finite_differences(data: Rankings) -> 
     assert choices.product(parameters, vector) == pytest.approx(information @ vector, rel=1e-10, abs=1e-10)
 
 
+@pytest.mark.parametrize("data", [rankings(["ab", "c"], rest="efg"), drawn(6, 20, 4), drawn(40, 10, 30)])
+def test_information_by_sets_and_by_places_is_one(data: Rankings) -> None:
+    choices = choices_of(data)
+    assert choices.information_by_sets(at(choices)) == pytest.approx(
+        choices.information_by_places(at(choices)), abs=1e-12
+    )
+
+
 def test_strengths_a_thousand_apart_lose_no_digits() -> None:
     choices = choices_of(rankings([["ab", "c"], ["c", "b", "a"]]))
     parameters = np.array([1000.0, -1000, 0, 1])
