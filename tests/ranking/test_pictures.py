@@ -13,20 +13,23 @@ import numpy as np
 import pytest
 
 from kilter.errors import RunError
-from kilter.ranking import pictures
+from kilter.ranking import Comparisons, fit_comparisons, pictures
+from kilter.ranking.outcomes import OUTCOMES
 
 
 def ranking(strengths: list[float], **changes: Any) -> Any:
     strengths_I = np.array(strengths)
     intervals = np.stack([strengths_I - 0.2, strengths_I + 0.2], axis=1)
+    changes.setdefault("ties", "none")
+    extras = changes.setdefault("extras", np.empty(0))
     plain = {
         "items": tuple(f"item-{index}" for index in range(len(strengths))),
         "strengths": strengths_I,
         "component": np.zeros(len(strengths), np.int32),
-        "ties": "none",
-        "extras": np.empty(0),
+        "parameters": np.append(strengths_I, extras),
+        "model": OUTCOMES[changes["ties"]],
         "order_effect": False,
-        "intervals": lambda level, method: intervals,
+        "told_on": lambda scale, anchor, level, method: np.column_stack([strengths_I, intervals]),
     }
     return SimpleNamespace(**plain | changes)
 
@@ -153,12 +156,19 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert ElementTree.parse(path).getroot().tag.endswith("svg")
     path.write_text("before")
 
-    def failing(level: float, method: str) -> None:
+    def failing(*asked: object) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        pictures.draw(ranking([0.0, 1.0], intervals=failing), path)
+        pictures.draw(ranking([0.0, 1.0], told_on=failing), path)
     assert path.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.svg"]
     with pytest.raises(RunError, match=r"out\.svg"):
         pictures.draw(ranking([0.0, 1.0]), tmp_path / "none" / "out.svg")
+
+
+def test_a_fitted_ranking_is_drawn_on_the_scale_that_is_asked_for() -> None:
+    fitted = fit_comparisons(Comparisons.counted("AABBCA", "BBCCAC", [1, 0, 1, 0, 1, 1], [8, 4, 3, 2, 5, 3]))
+    drawn = texts(pictures.drawing(fitted, scale="elo", anchor=("B", 1000.0), method="profile", level=0.9))
+    assert "Elo points, 90% intervals" in drawn
+    assert "1000" in drawn

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from kilter.data.staging import staged_file
 from kilter.data.svg import COLOURS, FAINT, INK, Panel, picture, ticks, words
 from kilter.ranking.comparisons import Floats, Integers, Item
 
 if TYPE_CHECKING:
-    from kilter.ranking.fit import Ranking
+    from kilter.ranking.fitted import Method, Ranking
 
 ROW, CELL = 18, 23  # pixels: a row of the forest plot, a cell of the heat map
 MOST_ROWS, MOST_CELLS = 60, 20
@@ -29,6 +28,7 @@ FOREST_WIDTH, CALIBRATION_SIDE = 380, 320
 LONGEST_NAME = 250  # pixels
 HEAD = 46  # pixels above a part, for what it is called
 MARGIN = 28
+UNITS = {"log": "log-strength", "elo": "Elo points", "odds": "odds"}
 BETTER, WORSE = COLOURS[0], COLOURS[1]
 SMALL = 'class="small"'
 
@@ -167,21 +167,25 @@ def win_probabilities(ranking: Ranking, shown_N: NDArray[np.intp]) -> Floats:
     N x N, row beats column; NaN between components, which cannot be compared.
     """
     gap_NN = np.subtract.outer(ranking.strengths[shown_N], ranking.strengths[shown_N])
-    if ranking.ties == "davidson":
-        tie = ranking.extras[-1]
-        left_NN = expit(-np.logaddexp(-gap_NN, tie - gap_NN / 2))
-    else:
-        left_NN = expit(gap_NN - (ranking.extras[-1] if ranking.ties == "rao-kupper" else 0))
-    wins_NN = (1 + left_NN - left_NN.T) / 2
+    wins_ONN = np.exp(ranking.model.log_probabilities(gap_NN, float(ranking.parameters[-1])))
+    wins_NN = wins_ONN[0] + (wins_ONN[1] / 2 if ranking.model.has_ties else 0)
     component_N = ranking.component[shown_N]
     return np.where(np.equal.outer(component_N, component_N), wins_NN, np.nan)
 
 
-def drawing(ranking: Ranking, bins: Bins | None = None, *, level: float = 0.95, method: str = "wald") -> str:
+def drawing(
+    ranking: Ranking,
+    bins: Bins | None = None,
+    *,
+    scale: str = "log",
+    anchor: tuple[Item, float] | None = None,
+    level: float = 0.95,
+    method: Method = "wald",
+) -> str:
     """A ranking as SVG: strengths, who beats whom, and the calibration if there is one, where there is room."""
-    intervals = ranking.intervals(level, method)
+    told_I3 = ranking.told_on(scale, anchor, level, method)
     shown = best_first(ranking.strengths, ranking.component)[:MOST_CELLS]
-    left = forest(ranking.items, ranking.strengths, intervals, ranking.component, level=level)
+    left = forest(ranking.items, told_I3[:, 0], told_I3[:, 1:], ranking.component, unit=UNITS[scale], level=level)
     across = MARGIN + left.width + 2 * MARGIN
     notes = [f"the first {len(shown)} of {len(ranking.items):,} items"] if len(shown) < len(ranking.items) else []
     notes += ["a tie is half a win"] if ranking.ties != "none" else []
@@ -204,14 +208,17 @@ def draw(
     path: str | PathLike[str],
     bins: Bins | None = None,
     *,
+    scale: str = "log",
+    anchor: tuple[Item, float] | None = None,
     level: float = 0.95,
-    method: str = "wald",
+    method: Method = "wald",
 ) -> None:
     """Write a ranking as an SVG picture, whole or not at all.
 
-    `bins` are those of `kilter.ranking.checks.calibration`. Raises RunError where the file cannot be written.
+    `bins` are those of `kilter.ranking.checks.calibration`, `scale` and `anchor` those of `Ranking.told_on`. Raises
+    RunError where the file cannot be written.
     """
-    text = drawing(ranking, bins, level=level, method=method)
+    text = drawing(ranking, bins, scale=scale, anchor=anchor, level=level, method=method)
     with staged_file(Path(path)) as staging:
         staging.write_text(text, encoding="utf-8")
 
