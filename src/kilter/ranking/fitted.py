@@ -12,7 +12,7 @@ import numpy as np
 from kilter.errors import ConfigError, DataError
 from kilter.ranking.comparisons import Comparisons, Floats, Integers, Item
 from kilter.ranking.connectivity import Connectivity
-from kilter.ranking.information import DENSE, Solve, plan_of, solver
+from kilter.ranking.information import DENSE, Solve, centred, plan_of, solver
 from kilter.ranking.likelihood import Totals, log_likelihood, rows_of
 from kilter.ranking.newton import Maximum
 from kilter.ranking.outcomes import OUTCOMES, OutcomeModel
@@ -164,12 +164,18 @@ class Ranking:
 
     def variance(self, contrast: Floats, kind: Kind = "fisher") -> float:
         """Of a combination of parameters; the strengths' coefficients add up to zero."""
+        return max(float(contrast @ self._towards(contrast, kind)), 0.0)
+
+    def _towards(self, contrast: Floats, kind: Kind = "fisher") -> Floats:
+        """p: the covariance times a combination of parameters."""
         if len(self.parameters) <= WHOLE:
-            return max(float(contrast @ self.covariance(kind) @ contrast), 0.0)
-        solved = self._solve(contrast[:, None])
-        if kind == "fisher":
-            return max(float(contrast @ solved[:, 0]), 0.0)
-        return max(float((solved * (self._meat @ solved)).sum()), 0.0)
+            return self.covariance(kind) @ contrast
+
+        def solve(vectors: Floats) -> Floats:
+            return centred(self._solve(centred(vectors, self.component)), self.component)
+
+        solved = solve(contrast[:, None])
+        return (solved if kind == "fisher" else solve(self._meat @ solved))[:, 0]
 
     def standard_errors(self, kind: Kind = "fisher", reference: Floats | None = None) -> Floats:
         """I: of log-strengths relative to their mean, or to another average whose weights are `reference`.
@@ -177,14 +183,10 @@ class Ranking:
         Beyond 5,000 items they are estimated by random probes, to one or two per cent.
         """
         items = len(self.items)
-        variances, towards = self._diagonal(kind), None
+        variances = self._diagonal(kind)
         if reference is not None:
             weights = np.concatenate([reference, np.zeros(len(self.parameters) - items)])
-            if len(self.parameters) <= WHOLE:
-                towards = self.covariance(kind) @ weights
-            else:
-                solved = self._solve((weights - np.append(np.full(items, 1 / items), weights[items:]))[:, None])
-                towards = (solved if kind == "fisher" else self._solve(self._meat @ solved))[:, 0]
+            towards = self._towards(weights, kind)
             variances = variances - 2 * towards[:items] + weights @ towards
         alone = np.bincount(self.component)[self.component] == 1
         return np.where(alone & (len(self.items) > 1), np.nan, np.sqrt(np.maximum(variances, 0)))
@@ -213,13 +215,12 @@ class Ranking:
             centre = self.strengths - (0.0 if reference is None else float(reference @ self.strengths))
             return np.stack([centre - half, centre + half], axis=1)
         ends = np.empty((items, 2))
-        errors = self.standard_errors("fisher", reference)
         for item in range(items):
             contrast = np.zeros(len(self.parameters))
             same = self.component == self.component[item]
             contrast[:items] = -(same / weights[item]) if reference is None else -reference
             contrast[item] += 1
-            ends[item] = self._profile(contrast, level, errors[item]) if np.any(contrast[:items]) else 0.0
+            ends[item] = self._profile(contrast, level) if np.any(contrast[:items]) else 0.0
         return ends
 
     def difference(self, a: Item, b: Item, level: float = 0.95, method: Method = "wald") -> Estimate:
@@ -230,7 +231,7 @@ class Ranking:
         kind = kind_of(method)
         error = float(np.sqrt(self.variance(contrast, kind)))
         if method == "profile" and np.any(contrast):
-            return Estimate(value, *self._profile(contrast, level, error), error)
+            return Estimate(value, *self._profile(contrast, level), error)
         half = self._quantile(level, kind) * error
         return Estimate(value, value - half, value + half, error)
 
@@ -322,11 +323,11 @@ class Ranking:
             raise DataError(f"{len(given)} covariates were given; the fit has {len(names)}: {', '.join(names)}")
         return np.asarray(given, np.float64)
 
-    def _profile(self, contrast: Floats, level: float, error: float) -> tuple[float, float]:
+    def _profile(self, contrast: Floats, level: float) -> tuple[float, float]:
         return profile_interval(
             contrast,
+            self._towards(contrast),
             level,
-            error,
             totals=self.totals,
             model=self.model,
             best=self.parameters,

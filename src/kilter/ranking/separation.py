@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import linprog
 
 from kilter.errors import DataError, KilterError
 from kilter.ranking.comparisons import Comparisons, Floats
@@ -55,6 +54,8 @@ def explained(
 
 def runaway(totals: Totals, ties: bool, *, strengths_move: bool) -> Floats:
     """p: a direction along which no observed outcome becomes less probable and some more; zeros if there is none."""
+    from scipy.optimize import linprog  # a tenth of a second to load, for failures alone
+
     rows, items = len(totals.left), totals.items
     index = np.arange(rows)
     ahead = sparse.coo_array(

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg, sparse, special
-from scipy.optimize import brentq
 
+from kilter.errors import NonFiniteError
 from kilter.ranking.comparisons import Comparisons, Floats, Integers
 from kilter.ranking.information import Bordered, Solve, centred, dense_factor
 from kilter.ranking.likelihood import Totals, advantage
@@ -120,8 +120,8 @@ def probed_variances(solve: Solve, component: Integers, parameters: int, meat: M
 
 def profile_interval(
     contrast: Floats,
+    along: Floats,
     level: float,
-    standard_error: float,
     *,
     totals: Totals,
     model: OutcomeModel,
@@ -132,31 +132,32 @@ def profile_interval(
 ) -> tuple[float, float]:
     """Where the log-likelihood, maximised over all else, falls by half the square of the normal quantile.
 
-    `contrast`, p, says of which combination of parameters; `best` is the maximum. An end that does not exist is
-    infinite.
+    `contrast`, p, says of which combination of parameters, and `along` is the covariance times it. `best` is the
+    maximum. An end that does not exist is infinite.
     """
-    most, value = quantile(level), float(contrast @ best)
+    most, variance = quantile(level), float(contrast @ along)
 
     def end(side: int) -> float:
-        start, reached = best, 0.0
-
-        def signed_root(distance: float) -> float:
-            nonlocal start, reached
-            moved = start + contrast * (side * (distance - reached)) / (contrast @ contrast)
-            found = maximize(
-                totals, model, component=component, prior_variance=prior_variance, start=moved, fixed=contrast
-            )
+        distance, before, start = most * float(np.sqrt(variance)), (0.0, 0.0), best
+        reached = 0.0
+        for _ in range(40):
+            moved = start + along * (side * (distance - reached) / variance)
+            try:
+                found = maximize(
+                    totals, model, component=component, prior_variance=prior_variance, start=moved, fixed=contrast
+                )
+            except (NotConvergedError, NonFiniteError):
+                break
+            # The root of twice the fall is nearly a straight line, so a secant finds where it is the quantile.
+            root = float(np.sqrt(2 * max(log_likelihood - found.log_likelihood, 0)))
+            if abs(root - most) < 1e-7:
+                return side * distance
             start, reached = found.parameters, distance
-            return float(np.sqrt(2 * max(log_likelihood - found.log_likelihood, 0))) - most
-
-        far = most * standard_error
-        try:
-            for _ in range(12):
-                if signed_root(far) > 0:
-                    return side * float(brentq(signed_root, 0.3 * far, far, xtol=1e-7 * standard_error, rtol=1e-12))
-                far *= 1.6
-        except NotConvergedError:
-            pass
+            slope = (root - before[1]) / (distance - before[0])
+            before = (distance, root)
+            further = distance + (most - root) / slope if slope > 0 else 2 * distance
+            distance = float(np.clip(further, 0.3 * distance, 3 * distance))
         return side * float("inf")
 
+    value = float(contrast @ best)
     return value + end(-1), value + end(1)
