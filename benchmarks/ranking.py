@@ -7,10 +7,10 @@
 
 Prints Markdown tables. Conditions: items of normal strengths, the pairs drawn uniformly, no ties, and one game for each
 item that it wins against the next, so that the estimate exists; names and outcomes are words, as in Chatbot Arena's
-files. "end to end" is a whole process, from its start until its end: imports, reading the file, counting, the fit and,
-where the tool has any, 95% intervals. "fit" is the fit with intervals of data that are in memory in the tool's own form.
-The tools take turns, and times are medians; the quotients are what is asked for, not the seconds. "peak" is the largest
-resident memory of the process. "differs" is the largest difference of a log-strength from kilter's, after centring.
+files. "end to end" is a whole process, from its start until its end: imports, reading the file, counting, the fit, and
+95% intervals where the tool has any. "fit" is the fit with intervals of data that are in memory in the tool's own form.
+The tools take turns, and times are medians; their quotients are what is asked for. "peak" is the largest resident
+memory of the process. "differs" is the largest difference of a log-strength from kilter's, after centring.
 
 Each peer is used as is quickest of what it offers: choix counts wins in a matrix (`ilsr_pairwise_dense`; from a list of
 comparisons it takes minutes), evalica takes lists and goes as far as it goes by default (100 iterations), arena-rank
@@ -80,19 +80,26 @@ def main() -> None:
 
 def print_table(args: argparse.Namespace) -> None:
     path = comparisons_file(args, args.items, args.comparisons)
-    tools = usable_tools(args)
-    results = in_turns(args, tools, path)
+    results = in_turns(args, usable_tools(args, args.items), path)
     kilter = results["kilter"]
-    print(f"{args.comparisons:,} comparisons of {args.items:,} items, {path.stat().st_size / MIB:.1f} MiB, "
-          f"medians of {args.repeats}\n")
+    size = path.stat().st_size / MIB
+    print(f"\n{args.comparisons:,} comparisons of {args.items:,} items, {size:.1f} MiB, medians of {args.repeats}\n")
     print("| | intervals | end to end, s | kilter is | fit, s | kilter is | peak, MiB | differs |")
     print("|---|---|--:|--:|--:|--:|--:|--:|")
     for name, result in results.items():
         whole, fit = result.seconds, result.fit_seconds
-        faster = ["", ""] if name == "kilter" else [f"{whole / kilter.seconds:.1f}x", f"{fit / kilter.fit_seconds:.1f}x"]
-        differs = "" if name == "kilter" else f"{difference(result.strengths, kilter.strengths):.1e}"
-        cells = [name, result.gives, f"{whole:.2f}", faster[0], f"{fit:.3f}", faster[1], f"{result.peak / MIB:,.0f}", differs]
-        print("| " + " | ".join(cells) + " |", flush=True)
+        peer = name != "kilter"
+        cells = [
+            name,
+            result.gives,
+            f"{whole:.2f}",
+            f"{whole / kilter.seconds:.1f}x" if peer else "",
+            f"{fit:.4f}",
+            f"{fit / kilter.fit_seconds:.1f}x" if peer else "",
+            f"{result.peak / MIB:,.0f}",
+            f"{difference(result.strengths, kilter.strengths):.1e}" if peer else "",
+        ]
+        print(f"| {' | '.join(cells)} |")
     print_bars(results)
 
 
@@ -103,9 +110,71 @@ def print_bars(results: dict[str, Result]) -> None:
     print()
     if peers:
         best = min(peers, key=seconds.__getitem__)
-        print(f"{seconds[best] / seconds['kilter']:.1f} times as fast as {best}, the fastest with intervals (asked for: 5)")
-    if "evalica" in seconds:
-        print(f"{seconds['kilter'] / seconds['evalica']:.2f} of evalica's time, which gives none (asked for: no more)")
+        faster = seconds[best] / seconds["kilter"]
+        print(f"{faster:.1f} times as fast as {best}, the fastest with intervals (asked for: 5)")
+    if "evalica" in seconds and "evalica" not in peers:
+        share = seconds["kilter"] / seconds["evalica"]
+        print(f"{share:.2f} of the time of evalica, which gives none (asked for: no more than 1)")
+
+
+def print_large(args: argparse.Namespace) -> None:
+    path = comparisons_file(args, args.items, args.large)
+    print(f"{args.large:,} comparisons of {args.items:,} items, {path.stat().st_size / MIB:,.0f} MiB", flush=True)
+    for _ in range(args.repeats):
+        run = process(args, "kilter", path)
+        print(f"{run.seconds:.1f} s (asked for: 60), {run.peak / 2**30:.2f} GiB (asked for: 4)", flush=True)
+
+
+def draw_growth(args: argparse.Namespace) -> None:
+    tools = usable_tools(args, args.items)
+    curves: dict[str, list[tuple[int, float]]] = {name: [] for name in tools}
+    print(f"\n{args.items:,} items, medians of {args.repeats}, seconds end to end\n")
+    print(f"| comparisons | {' | '.join(tools)} |\n|--:|{'--:|' * len(tools)}")
+    for comparisons in (10**4, 10**5, 10**6, 10**7):
+        path = comparisons_file(args, args.items, comparisons)
+        runs = whole_runs(args, tools, path)
+        for name in tools:
+            curves[name].append((comparisons, statistics.median(run.seconds for run in runs[name])))
+        cells = [f"{curves[name][-1][1]:.2f}" for name in tools]
+        print(f"| {comparisons:,} | {' | '.join(cells)} |", flush=True)
+    args.growth.write_text(growth_picture(curves, args.items), encoding="utf-8")
+
+
+def growth_picture(curves: dict[str, list[tuple[int, float]]], items: int) -> str:
+    """Seconds over comparisons, both by powers of ten."""
+    from kilter.data.svg import COLOURS, INK, Panel, picture, words
+
+    logs = {name: [(math.log10(x), math.log10(y)) for x, y in curve] for name, curve in curves.items()}
+    across, up = ([point[axis] for curve in logs.values() for point in curve] for axis in (0, 1))
+    edges = (math.floor(min(up)), math.ceil(max(up)))
+    panel = Panel(70, 60, 520, 340, (min(across) - 0.1, max(across) + 0.1), edges)
+    title = f"Strengths with intervals from a Parquet file: {items:,} items"
+    parts = [words(70, 24, title, 'class="head"'), words(70, 44, "seconds, end to end", 'class="small"')]
+    parts.append(panel.axes([], []))
+    for power in range(math.ceil(panel.x[0]), math.floor(panel.x[1]) + 1):
+        parts.append(panel.words(power, edges[0], f"{10**power:,}", 'class="small" text-anchor="middle"', up=-17))
+    for power in range(edges[0], edges[1] + 1):
+        parts.append(
+            panel.words(panel.x[0], power, f"{10.0**power:g}", 'class="small" text-anchor="end"', up=-4, right=-7)
+        )
+        parts.append(panel.line([(panel.x[0], power), (panel.x[1], power)], f'stroke="{INK}" stroke-opacity="0.1"'))
+    parts.append(panel.words(panel.x[1], edges[0], "comparisons", 'class="small" text-anchor="end"', up=-38))
+    bases = apart([panel.at(*curve[-1])[1] + 5 for curve in logs.values()], 18)
+    for (name, curve), colour, base in zip(logs.items(), COLOURS, bases, strict=False):
+        parts.append(panel.line(curve, f'stroke="{colour}" stroke-width="2"'))
+        parts += [panel.dot(*point, colour) for point in curve]
+        without = "" if TOOLS[name].gives != "none" else ", without intervals"
+        parts.append(words(panel.left + panel.width + 8, base, name + without, f'style="fill: {colour}"'))
+    return picture(800, 470, title, parts)
+
+
+def apart(places: Sequence[float], room: float) -> list[float]:
+    """The places, those that are too close moved down."""
+    moved: dict[int, float] = {}
+    last = -math.inf
+    for index in sorted(range(len(places)), key=places.__getitem__):
+        last = moved[index] = max(places[index], last + room)
+    return [moved[index] for index in range(len(places))]
 
 
 class Result(NamedTuple):
@@ -119,22 +188,26 @@ class Result(NamedTuple):
 
 
 def in_turns(args: argparse.Namespace, tools: Sequence[str], path: Path) -> dict[str, Result]:
+    runs = whole_runs(args, tools, path)
+    return {
+        name: Result(
+            statistics.median(run.seconds for run in runs[name]),
+            process(args, name, path, "--alone", str(args.repeats)).said["seconds"],
+            max(run.peak for run in runs[name]),
+            runs[name][0].said["strengths"],
+            runs[name][0].said["gives"],
+        )
+        for name in tools
+    }
+
+
+def whole_runs(args: argparse.Namespace, tools: Sequence[str], path: Path) -> dict[str, list[Run]]:
     """Every tool once, then every tool again: what else the machine does hits all."""
     runs: dict[str, list[Run]] = {name: [] for name in tools}
     for _ in range(args.repeats):
         for name in tools:
             runs[name].append(process(args, name, path))
-    results = {}
-    for name in tools:
-        alone = process(args, name, path, "--alone", str(args.repeats)).said["seconds"]
-        results[name] = Result(
-            statistics.median(run.seconds for run in runs[name]),
-            alone,
-            max(run.peak for run in runs[name]),
-            runs[name][0].said["strengths"],
-            runs[name][0].said["gives"],
-        )
-    return results
+    return runs
 
 
 class Run(NamedTuple):
@@ -177,21 +250,26 @@ def ran(args: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": statistics.median(times[1:])}
 
 
-def usable_tools(args: argparse.Namespace) -> list[str]:
+def usable_tools(args: argparse.Namespace, items: int) -> list[str]:
     usable = []
     for name in args.tools:
         python = args.arena_python if name == "arena-rank" else sys.executable
         module = name.replace("-", "_")
-        if args.items > DENSE_ITEMS and name != "kilter":
-            need = args.items**2 * 8 / 2**30
-            print(f"{name} is left out: a matrix of {args.items:,} x {args.items:,} takes {need:,.0f} GiB")
-        elif not (name == "arena-rank" and not Path(python).exists()) and not subprocess.run(
-            [python, "-c", f"import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)"], check=False
-        ).returncode:
+        if items > DENSE_ITEMS and name != "kilter":
+            print(f"{name} is left out: a matrix of {items:,} x {items:,} takes {items**2 * 8 / 2**30:,.0f} GiB")
+        elif has(python, module):
             usable.append(name)
         else:
             print(f"{name} is left out: {python} does not have it")
     return usable
+
+
+def has(python: str, module: str) -> bool:
+    find = f"import importlib.util, sys; sys.exit(importlib.util.find_spec('{module}') is None)"
+    try:
+        return subprocess.run([python, "-c", find], check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def difference(strengths: dict[str, float], others: dict[str, float]) -> float:
@@ -229,7 +307,8 @@ def write_comparisons(path: Path, items: int, comparisons: int) -> None:
                     FROM range({comparisons}) AS games(game)
                 ), pairs AS (
                     SELECT game, CASE WHEN game < {items} THEN game ELSE a END AS a,
-                        CASE WHEN game < {items} THEN (game + 1) % {items} WHEN other >= a THEN other + 1 ELSE other END AS b
+                        CASE WHEN game < {items} THEN (game + 1) % {items}
+                            WHEN other >= a THEN other + 1 ELSE other END AS b
                     FROM drawn
                 )
                 SELECT 'model-' || a AS model_a, 'model-' || b AS model_b,
@@ -240,23 +319,18 @@ def write_comparisons(path: Path, items: int, comparisons: int) -> None:
     staging.rename(path)
 
 
-def read_path(path: str) -> str:
-    return path
+def kilter_read(path: str) -> Any:
+    from kilter.ranking.tables import read_comparisons
+
+    return read_comparisons(path)
 
 
 def kilter_fit(data: Any) -> dict[str, float]:
-    import kilter.ranking
+    from kilter.ranking import fit_comparisons
 
-    ranking = kilter.ranking.fit(data)
+    ranking = fit_comparisons(data)
     ranking.intervals(LEVEL)
-    return dict(zip(ranking.items, ranking.strengths.tolist(), strict=True))
-
-
-def read_columns(path: str) -> dict[str, Any]:
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(path, columns=["model_a", "model_b", "winner"])
-    return {name: table.column(name) for name in table.column_names}
+    return dict(zip(map(str, ranking.items), ranking.strengths.tolist(), strict=True))
 
 
 def choix_read(path: str) -> Any:
@@ -266,7 +340,7 @@ def choix_read(path: str) -> Any:
     frame = pd.read_parquet(path)
     codes, names = pd.factorize(pd.concat([frame["model_a"], frame["model_b"]]))
     left, right = np.split(codes, 2)
-    left_won = (frame["winner"] == "model_a").to_numpy()
+    left_won = (frame["winner"] == "model_a").to_numpy(bool)
     winner, loser = np.where(left_won, left, right), np.where(left_won, right, left)
     wins = np.bincount(winner * len(names) + loser, minlength=len(names) ** 2).reshape(len(names), len(names))
     return list(names), wins.astype(np.float64)
@@ -280,19 +354,19 @@ def choix_fit(data: Any) -> dict[str, float]:
 
 
 def evalica_read(path: str) -> Any:
-    import pandas as pd
+    import pyarrow.parquet
     from evalica import Winner
 
-    frame = pd.read_parquet(path)
-    words = {"model_a": Winner.X, "model_b": Winner.Y, "tie": Winner.Draw}
-    return frame["model_a"], frame["model_b"], frame["winner"].map(words)
+    table = pyarrow.parquet.read_table(path)
+    won = {"model_a": Winner.X, "model_b": Winner.Y, "tie": Winner.Draw}
+    left, right, winners = (table[name].to_pylist() for name in ("model_a", "model_b", "winner"))
+    return left, right, [won[word] for word in winners]
 
 
 def evalica_fit(data: Any) -> dict[str, float]:
     import evalica
 
-    scores = evalica.bradley_terry(*data).scores
-    return {name: math.log(score) for name, score in scores.items()}
+    return logs(evalica.bradley_terry(*data).scores)
 
 
 def evalica_bootstrap(data: Any, resamples: int) -> dict[str, float]:
@@ -301,11 +375,16 @@ def evalica_bootstrap(data: Any, resamples: int) -> dict[str, float]:
     found = evalica.bootstrap(
         evalica.bradley_terry, *data, n_resamples=resamples, bootstrap_method="percentile", random_state=0
     )
-    return {name: math.log(score) for name, score in found.result.scores.items()}
+    return logs(found.result.scores)
+
+
+def logs(scores: Any) -> dict[str, float]:
+    return {name: math.log(score) for name, score in scores.items()}
 
 
 def arena_read(path: str) -> Any:
     import pandas as pd
+    from arena_rank.models.bradley_terry import BradleyTerry  # noqa: F401  it comes first: it sets JAX to float64
     from arena_rank.utils.data_utils import PairDataset
 
     return PairDataset.from_pandas(pd.read_parquet(path))
@@ -316,12 +395,12 @@ def arena_fit(data: Any) -> dict[str, float]:
 
     model = BradleyTerry(n_competitors=data.n_competitors)
     found = model.compute_ratings_and_cis(data, significance_level=1 - LEVEL)
-    ratings = found["ratings"].tolist()
-    return {name: (rating - model.init_rating) / model.alpha for name, rating in zip(data.competitors, ratings)}
+    ratings = ((found["ratings"] - model.init_rating) / model.alpha).tolist()
+    return dict(zip(data.competitors, ratings, strict=True))
 
 
 TOOLS = {
-    "kilter": Tool(read_path, kilter_fit, "Wald"),
+    "kilter": Tool(kilter_read, kilter_fit, "Wald"),
     "choix": Tool(choix_read, choix_fit),
     "evalica": Tool(evalica_read, evalica_fit),
     "arena-rank": Tool(arena_read, arena_fit, "sandwich"),
