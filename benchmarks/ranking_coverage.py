@@ -283,7 +283,7 @@ DESIGNS = {
         "10 items over 2, 20 games a pair, about 30% ties", spread(10, 2), 20, "davidson", -0.1
     ),
     "ties, Rao-Kupper": with_ties(
-        "10 items over 2, 20 games a pair, about 25% ties", spread(10, 2), 20, "rao-kupper", 0.5
+        "10 items over 2, 20 games a pair, about 20% ties", spread(10, 2), 20, "rao-kupper", 0.5
     ),
     "at home": plain(
         "10 items over 2, 10 games a pair and side, 0.4 for who is at home", spread(10, 2), both_ways(10), 10, 0.4
