@@ -12,7 +12,7 @@ import numpy as np
 from kilter.errors import ConfigError, DataError
 from kilter.ranking.comparisons import Comparisons, Floats, Integers, Item
 from kilter.ranking.connectivity import Connectivity
-from kilter.ranking.information import DENSE, Solve, centred, plan_of, solver
+from kilter.ranking.information import DENSE, Banded, Solve, centred, plan_of, solver
 from kilter.ranking.likelihood import Totals, log_likelihood, rows_of
 from kilter.ranking.newton import Maximum
 from kilter.ranking.outcomes import OUTCOMES, OutcomeModel
@@ -21,11 +21,12 @@ from kilter.ranking.uncertainty import (
     WHOLE,
     Estimate,
     Meat,
+    banded_variances,
     covariance,
     meat_of,
-    probed_variances,
     profile_interval,
     quantile,
+    variances,
 )
 
 Cluster = Literal["judge", "prompt"]
@@ -180,7 +181,8 @@ class Ranking:
     def standard_errors(self, kind: Kind = "fisher", reference: Floats | None = None) -> Floats:
         """I: of log-strengths relative to their mean, or to another average whose weights are `reference`.
 
-        Beyond 5,000 items they are estimated by random probes, to one or two per cent.
+        Beyond 5,000 items they are exact where the items have an order, as on a ladder; else estimated by random
+        probes, to one or two per cent.
         """
         items = len(self.items)
         variances = self._diagonal(kind)
@@ -195,10 +197,16 @@ class Ranking:
         if len(self.parameters) <= WHOLE:
             return np.diag(self.covariance(kind))[: len(self.items)]
         if kind not in self._variances:
-            meat = self._meat if kind == "sandwich" else None
-            # Far more exact than the probes are.
-            self._variances[kind] = probed_variances(self._solver(1e-3), self.component, len(self.parameters), meat)
+            self._variances[kind] = self._many_variances(kind)
         return self._variances[kind]
+
+    def _many_variances(self, kind: Kind) -> Floats:
+        plan = plan_of(self.totals.items, self.totals.left, self.totals.right)
+        if plan is not None and kind == "fisher" and not (self.component.any() and len(self.extras)):
+            return banded_variances(Banded(self.maximum.information, self.component, plan), self.component)
+        meat = self._meat if kind == "sandwich" else None
+        # A tolerance that is far below the error of the probes.
+        return variances(self._solver(1e-3), self.component, len(self.parameters), meat)
 
     def intervals(self, level: float = 0.95, method: Method = "wald", reference: Floats | None = None) -> Floats:
         """I2: of log-strengths relative to their mean, or to the average whose weights are `reference`.

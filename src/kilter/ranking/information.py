@@ -123,7 +123,7 @@ def solver(information: Bordered, component: Integers, plan: Integers | None, *,
     if len(information.diagonal) <= DENSE:
         solve = dense_solver(information, component)
     elif plan is not None:
-        solve = banded_solver(information, component, plan)
+        solve = Banded(information, component, plan)
     else:
         solve = partial(conjugate_gradients, information, component, tolerance=tolerance)
     if information.precision:
@@ -174,41 +174,63 @@ def plan_of(items: int, left: Integers, right: Integers) -> Integers | None:
     return place if items * float(width) ** 2 <= BANDED_OPERATIONS else None
 
 
-def banded_solver(information: Bordered, component: Integers, place: Integers) -> Solve:
-    """Solve by a banded Cholesky factor of the items, and the Schur complement of the extras."""
-    left, right, items = place[information.left], place[information.right], information.items
-    offset = np.abs(left - right)
-    width = int(offset.max())
-    band = -np.bincount(
-        offset.astype(np.int64) * items + np.minimum(left, right), information.weight, (width + 1) * items
-    ).reshape(width + 1, items)
-    band[0, place] = information.degree + information.precision
-    if not information.precision:
-        # One item of each component is held: a weight to ground, which takes no current when sources add up to none.
-        held = np.unique(component, return_index=True)[1]
-        band[0, place[held]] += np.maximum(information.degree[held], 1)
-    try:
-        factor = linalg.cholesky_banded(band, overwrite_ab=True, lower=True, check_finite=False)
-    except linalg.LinAlgError:
-        raise singular() from None
+class Banded:
+    """A banded Cholesky factor of the items in a good order, and the Schur complement of the extras.
 
-    def of_items(vectors: Floats) -> Floats:
+    Without a prior one item of each component is held: a weight to ground, which takes no current when sources add up
+    to none. So solutions are right but for a constant in each component.
+    """
+
+    def __init__(self, information: Bordered, component: Integers, place: Integers) -> None:
+        left, right, self.items = place[information.left], place[information.right], information.items
+        self.place, self.border = place, information.border
+        offset = np.abs(left - right)
+        width = int(offset.max())
+        band = -np.bincount(
+            offset.astype(np.int64) * self.items + np.minimum(left, right), information.weight, (width + 1) * self.items
+        ).reshape(width + 1, self.items)
+        band[0, place] = information.degree + information.precision
+        if not information.precision:
+            held = np.unique(component, return_index=True)[1]
+            band[0, place[held]] += np.maximum(information.degree[held], 1)
+        try:
+            self.factor = linalg.cholesky_banded(band, overwrite_ab=True, lower=True, check_finite=False)
+        except linalg.LinAlgError:
+            raise singular() from None
+        self.through = self._of_items(information.border)
+        self.schur = information.corner - information.border.T @ self.through
+
+    def _of_items(self, vectors: Floats) -> Floats:
         ordered = np.empty_like(vectors)
-        ordered[place] = vectors
-        solved: Floats = linalg.cho_solve_banded((factor, True), ordered, check_finite=False)
-        return solved[place]
+        ordered[self.place] = vectors
+        solved: Floats = linalg.cho_solve_banded((self.factor, True), ordered, check_finite=False)
+        return solved[self.place]
 
-    through = of_items(information.border)
-    schur = information.corner - information.border.T @ through
+    def __call__(self, vectors: Floats) -> Floats:
+        """Solve for pB vectors."""
+        inner, extras = self._of_items(vectors[: self.items]), vectors[self.items :]
+        if len(self.schur):
+            extras = np.linalg.solve(self.schur, extras - self.border.T @ inner).astype(np.float64, copy=False)
+        return np.concatenate([inner - self.through @ extras, extras])
 
-    def solve(vectors: Floats) -> Floats:
-        inner = of_items(vectors[:items])
-        extras = (
-            np.linalg.solve(schur, vectors[items:] - information.border.T @ inner) if len(schur) else vectors[items:]
-        )
-        return np.concatenate([inner - through @ extras, extras])
-
-    return solve
+    def inverse_diagonal(self) -> Floats:
+        """I: the items' diagonal of the inverse, by Takahashi's recurrence within the band."""
+        width, last = len(self.factor) - 1, self.items - 1
+        diagonal = np.empty(self.items)
+        window = np.zeros((width, width))  # of the inverse, for the `width` items after this one
+        for item in range(last, -1, -1):
+            pivot = self.factor[0, item]
+            below = np.zeros(width)
+            below[: min(width, last - item)] = self.factor[1 : 1 + min(width, last - item), item] / pivot
+            towards = -window @ below
+            diagonal[item] = 1 / pivot**2 - below @ towards
+            window[1:, 1:] = window[:-1, :-1].copy()
+            window[0, 0] = diagonal[item]
+            window[0, 1:] = window[1:, 0] = towards[:-1]
+        diagonal = diagonal[self.place]
+        if len(self.schur):
+            diagonal += np.sum(self.through * np.linalg.solve(self.schur, self.through.T).T, axis=1)
+        return diagonal
 
 
 def conjugate_gradients(

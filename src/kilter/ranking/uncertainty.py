@@ -12,7 +12,7 @@ from scipy import linalg, sparse, special
 
 from kilter.errors import NonFiniteError
 from kilter.ranking.comparisons import Comparisons, Floats, Integers
-from kilter.ranking.information import Bordered, Solve, centred, dense_factor
+from kilter.ranking.information import Banded, Bordered, Solve, centred, dense_factor
 from kilter.ranking.likelihood import Totals, advantage
 from kilter.ranking.newton import NotConvergedError, maximize
 from kilter.ranking.outcomes import OutcomeModel
@@ -20,6 +20,9 @@ from kilter.ranking.outcomes import OutcomeModel
 # Up to this many parameters covariances are whole matrices; beyond, variances come by random probes.
 WHOLE = 5000
 PROBES = 64
+# A relative error of the probes' variances above which they are not worth having.
+ROUGH = 0.1
+CHUNK = 256
 
 
 class Estimate(NamedTuple):
@@ -104,18 +107,42 @@ def covariance(information: Bordered, component: Integers, meat: Meat | None = N
     return inverse if meat is None else inverse @ (meat @ inverse)
 
 
-def probed_variances(solve: Solve, component: Integers, parameters: int, meat: Meat | None = None) -> Floats:
-    """I: the diagonal of the covariance, estimated with random signs (Bekas, Kokiopoulou, Saad 2007).
+def variances(solve: Solve, component: Integers, parameters: int, meat: Meat | None = None) -> Floats:
+    """I: the covariance's diagonal where the whole matrix is too large, estimated with random signs.
 
-    The estimate of each is unbiased; its standard deviation is the norm of the rest of its row over sqrt(PROBES): some
-    3% of the variance, 1.5% of a standard error, for items that were compared with twenty others.
+    Bekas, Kokiopoulou and Saad 2007. The estimate of each is unbiased; its standard deviation is the norm of the rest
+    of its row over sqrt(PROBES): some 3% of the variance, 1.5% of a standard error, for items that were compared with
+    twenty others. Where the probes say that it would be more than ROUGH, every row is solved for.
     """
+    items = len(component)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (parameters, PROBES))
-    solved = centred(solve(centred(signs, component)), component)
-    if meat is not None:
-        solved = centred(solve(meat @ solved), component)
-    variances: Floats = (signs * solved)[: len(component)].mean(axis=1)
-    return np.maximum(variances, 0)
+    probed = (signs * rows_of_covariance(solve, component, centred(signs, component), meat))[:items]
+    estimated: Floats = probed.mean(axis=1)
+    error = probed.std(axis=1) / np.sqrt(PROBES)
+    if np.median(error / np.maximum(np.abs(estimated), 1e-300)) <= ROUGH:
+        return np.maximum(estimated, 0)
+    for first in range(0, items, CHUNK):
+        chosen = np.arange(first, min(first + CHUNK, items))
+        units = np.zeros((parameters, len(chosen)))
+        units[chosen, np.arange(len(chosen))] = 1
+        solved = rows_of_covariance(solve, component, centred(units, component), meat)
+        estimated[chosen] = solved[chosen, np.arange(len(chosen))]
+    return estimated
+
+
+def rows_of_covariance(solve: Solve, component: Integers, vectors: Floats, meat: Meat | None) -> Floats:
+    """pB: the covariance times mean-zero vectors."""
+    solved = centred(solve(vectors), component)
+    return solved if meat is None else centred(solve(meat @ solved), component)
+
+
+def banded_variances(banded: Banded, component: Integers) -> Floats:
+    """I: the covariance's diagonal, exactly, from a banded factor; of several components without extras alone."""
+    size = np.bincount(component)
+    ones = np.concatenate([np.ones(len(component)), np.zeros(len(banded.schur))])
+    sums = banded(ones[:, None])[: len(component), 0]
+    totals = np.bincount(component, sums) / size**2
+    return np.maximum(banded.inverse_diagonal() - 2 * sums / size[component] + totals[component], 0)
 
 
 def profile_interval(
