@@ -11,6 +11,7 @@ BENCHMARKS = \
 	"dpo_vs_trl.py --data $(DATA) --work $(BENCH_WORK)" \
 	"answers.py" \
 	"rankings.py" \
+	"ranking.py --repeats 3" \
 	"objectives.py --timing --pairs 32 --model $(BENCH_WORK)/8m --data $(DATA)/hh_harmless_test.jsonl.gz" \
 	"evaluation.py" \
 	"reference_scores.py --model $(BENCH_WORK)/8m --data $(DATA)/hh_harmless_test.jsonl.gz --pairs 256" \
