@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from kilter.errors import ConfigError, DataError, NonFiniteError
+from kilter.ranking.bradley_terry import Ties, fit_comparisons, ties_of
 from kilter.ranking.comparisons import Comparisons, Floats, Integers
-from kilter.ranking.fit import Ties, fit_comparisons, ties_of
 from kilter.ranking.fitted import Cluster, Ranking, clusters_of
 from kilter.ranking.likelihood import advantage, rows_of
 from kilter.ranking.newton import NotConvergedError
