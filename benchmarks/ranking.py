@@ -320,15 +320,15 @@ def write_comparisons(path: Path, items: int, comparisons: int) -> None:
 
 
 def kilter_read(path: str) -> Any:
-    from kilter.ranking.tables import read_comparisons
+    from kilter.ranking.reading.tables import read_comparisons
 
     return read_comparisons(path)
 
 
 def kilter_fit(data: Any) -> dict[str, float]:
-    from kilter.ranking import fit_comparisons
+    from kilter.ranking import fit
 
-    ranking = fit_comparisons(data)
+    ranking = fit(data)
     ranking.intervals(LEVEL)
     return dict(zip(map(str, ranking.items), ranking.strengths.tolist(), strict=True))
 
