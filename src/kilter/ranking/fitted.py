@@ -234,7 +234,7 @@ class Ranking:
     def difference(self, a: Item, b: Item, level: float = 0.95, method: Method = "wald") -> Estimate:
         """How far `a` is ahead of `b`, in log-odds; raises DataError where nothing connects them."""
         check_level(level)
-        contrast = self._contrast(a, b)
+        contrast = self.contrast(a, b)
         value = float(contrast @ self.parameters)
         kind = kind_of(method)
         error = float(np.sqrt(self.variance(contrast, kind)))
@@ -259,7 +259,7 @@ class Ranking:
         Intervals are Wald's on the log-odds of each outcome, so they stay between 0 and 1.
         """
         check_level(level)
-        contrast = self._contrast(a, b)
+        contrast = self.contrast(a, b)
         items = len(self.items)
         if self.order_effect and order_effect:
             contrast[items] = 1
@@ -307,7 +307,8 @@ class Ranking:
                 "compare groups that were not compared; use the log or elo scale without an anchor"
             )
 
-    def _contrast(self, a: Item, b: Item) -> Floats:
+    def contrast(self, a: Item, b: Item) -> Floats:
+        """p: what `parameters` are multiplied by for the lead of `a` over `b`; raises DataError if unconnected."""
         left, right = self.comparisons.index(a), self.comparisons.index(b)
         if self.component[left] != self.component[right]:
             raise DataError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kilter.ranking.comparisons import Comparisons, Floats, Integers
 from kilter.ranking.information import Bordered
@@ -40,19 +41,28 @@ def rows_of(comparisons: Comparisons, *, order_effect: bool = False, ties: str =
 
 def totals_of(comparisons: Comparisons, *, order_effect: bool = False, ties: str = "half") -> Totals:
     """What a fit needs of comparisons: rows that say the same, whatever their outcome, added up."""
+    return grouped(comparisons, order_effect=order_effect, ties=ties)[0]
+
+
+def grouped(
+    comparisons: Comparisons, *, order_effect: bool = False, ties: str = "half"
+) -> tuple[Totals, NDArray[np.intp], NDArray[np.bool_]]:
+    """Totals; and R and R: which of them each row was added to, and whether with left and right exchanged."""
     items, left, right, shifts, observed = rows_of(comparisons, order_effect=order_effect, ties=ties)
+    group, swapped = np.arange(len(left)), np.zeros(len(left), bool)
     if shifts.shape[1] == 0:
         # Without an order effect it does not matter who stood left.
         swapped = left > right
         observed = np.where(swapped, observed[::-1], observed)
         left, right = np.where(swapped, right, left), np.where(swapped, left, right)
     if shifts.shape[1] <= int(order_effect):
-        pairs, group = np.unique(left.astype(np.int64) * items + right, return_inverse=True)
+        pairs, of_pair = np.unique(left.astype(np.int64) * items + right, return_inverse=True)
         if len(pairs) < len(left):
+            group = of_pair
             observed = np.stack([np.bincount(group, row, len(pairs)) for row in observed])
             left, right = (pairs // items).astype(np.int32), (pairs % items).astype(np.int32)
             shifts = np.ones((len(pairs), shifts.shape[1]))
-    return Totals(items, left, right, shifts, observed)
+    return Totals(items, left, right, shifts, observed), group, swapped
 
 
 def advantage(parameters: Floats, totals: Totals) -> Floats:

@@ -33,10 +33,10 @@ class OutcomeModel(Protocol):
     has_ties: bool
     start: float
 
-    def log_probabilities(self, advantage: Floats, tie: float) -> Floats:
-        """OG."""
+    def log_probabilities(self, advantage: Floats, tie: float | Floats) -> Floats:
+        """OG; or OBG for BG advantages and B1 tie parameters, as for the rest."""
 
-    def derivatives(self, advantage: Floats, tie: float, observed: Floats) -> Derivatives:
+    def derivatives(self, advantage: Floats, tie: float | Floats, observed: Floats) -> Derivatives:
         """By advantage and tie parameter; `observed`, OG, is how often each outcome was."""
 
     def allows(self, tie: float) -> bool:
@@ -49,11 +49,11 @@ class Logistic:
     has_ties = False
     start = 0.0
 
-    def log_probabilities(self, advantage: Floats, tie: float) -> Floats:
+    def log_probabilities(self, advantage: Floats, tie: float | Floats) -> Floats:
         wins, losses = log_expit(advantage), log_expit(-advantage)
         return np.stack([wins, (wins + losses) / 2, losses])
 
-    def derivatives(self, advantage: Floats, tie: float, observed: Floats) -> Derivatives:
+    def derivatives(self, advantage: Floats, tie: float | Floats, observed: Floats) -> Derivatives:
         wins, losses = expit(advantage), expit(-advantage)
         nothing = np.zeros_like(advantage)
         slopes = np.stack([losses, (losses - wins) / 2, -wins])
@@ -69,12 +69,12 @@ class Davidson:
     has_ties = True
     start = -1.0
 
-    def log_probabilities(self, advantage: Floats, tie: float) -> Floats:
+    def log_probabilities(self, advantage: Floats, tie: float | Floats) -> Floats:
         scores = np.stack([advantage / 2, np.full_like(advantage, tie), -advantage / 2])
         total: Floats = np.logaddexp.reduce(scores, axis=0)
         return scores - total
 
-    def derivatives(self, advantage: Floats, tie: float, observed: Floats) -> Derivatives:
+    def derivatives(self, advantage: Floats, tie: float | Floats, observed: Floats) -> Derivatives:
         wins, ties, losses = np.exp(self.log_probabilities(advantage, tie))
         mean = (wins - losses) / 2
         games = observed.sum(axis=0)
@@ -100,11 +100,11 @@ class RaoKupper:
     has_ties = True
     start = 0.5
 
-    def log_probabilities(self, advantage: Floats, tie: float) -> Floats:
+    def log_probabilities(self, advantage: Floats, tie: float | Floats) -> Floats:
         wins, losses = log_expit(advantage - tie), log_expit(-advantage - tie)
         return np.stack([wins, np.log(np.expm1(2 * tie)) + wins + losses, losses])
 
-    def derivatives(self, advantage: Floats, tie: float, observed: Floats) -> Derivatives:
+    def derivatives(self, advantage: Floats, tie: float | Floats, observed: Floats) -> Derivatives:
         not_win, not_loss = expit(tie - advantage), expit(tie + advantage)
         nothing = np.zeros_like(advantage)
         # Only these two logistic terms are in the log-likelihood, and log expm1(2 tie) once for each tie.
