@@ -320,7 +320,7 @@ def write_comparisons(path: Path, items: int, comparisons: int) -> None:
 
 
 def kilter_read(path: str) -> Any:
-    from kilter.ranking.tables import read_comparisons
+    from kilter.ranking.reading.tables import read_comparisons
 
     return read_comparisons(path)
 

@@ -15,7 +15,7 @@ import pytest
 
 from kilter.errors import DataError
 from kilter.ranking.comparisons import Comparisons
-from kilter.ranking.tables import read
+from kilter.ranking.reading.tables import read
 
 
 def battles() -> pd.DataFrame:

@@ -10,10 +10,10 @@ from scipy.optimize import minimize
 
 from kilter.errors import ConfigError, DataError
 from kilter.ranking import plackett_luce
+from kilter.ranking.bradley_terry import fit_comparisons
 from kilter.ranking.choices import choices_of
 from kilter.ranking.comparisons import Comparisons, Rankings
 from kilter.ranking.connectivity import UnidentifiedError
-from kilter.ranking.fit import fit_comparisons
 from kilter.ranking.newton import NotConvergedError
 from kilter.ranking.plackett_luce import fit_rankings
 from kilter.ranking.scales import ELO

@@ -19,7 +19,7 @@ import pytest
 
 from kilter.errors import DataError
 from kilter.ranking.comparisons import Comparisons
-from kilter.ranking.tables import read
+from kilter.ranking.reading.tables import read
 
 SHARED = Path(os.environ.get("KILTER_SHARED", Path(__file__).parents[3] / "shared"))
 ROWS: list[dict[str, Any]] = [
@@ -171,7 +171,7 @@ def test_a_cell_too_many_is_refused_with_the_line(tmp_path: Path) -> None:
 def test_reading_a_file_loads_neither_pandas_nor_torch(tmp_path: Path) -> None:
     as_csv(",")(tmp_path / "b.csv")
     code = (
-        "import sys; from kilter.ranking.tables import read; "
+        "import sys; from kilter.ranking.reading.tables import read; "
         "read(sys.argv[1], covariates=['chars_a-chars_b'], judge='winner'); "
         "print({'pandas', 'polars', 'torch'} & set(sys.modules))"
     )

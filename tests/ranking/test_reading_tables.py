@@ -12,7 +12,7 @@ import pytest
 
 from kilter.errors import ConfigError, DataError
 from kilter.ranking.comparisons import Comparisons, Rankings
-from kilter.ranking.tables import read, read_comparisons
+from kilter.ranking.reading.tables import read, read_comparisons
 
 TABLE: dict[str, list[Any]] = {"left": ["x", "y", "x", "x"], "right": ["y", "x", "z", "y"]}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kilter.errors import ConfigError, DataError
-from kilter.ranking.columns import LAYOUTS, recognise
+from kilter.ranking.reading.columns import LAYOUTS, recognise
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -1,92 +1,69 @@
-"""Strengths from comparisons: one likelihood with parts that switch on."""
+"""The front door: strengths from whatever holds comparisons or rankings."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
-from kilter.errors import ConfigError, DataError, NonFiniteError
-from kilter.ranking.comparisons import Comparisons
-from kilter.ranking.connectivity import UnidentifiedError, connectivity
-from kilter.ranking.fitted import Cluster, Ranking, clusters_of
-from kilter.ranking.likelihood import totals_of
-from kilter.ranking.newton import NotConvergedError, maximize
-from kilter.ranking.outcomes import OUTCOMES
-from kilter.ranking.separation import explained
-
-Ties = Literal["none", "half", "davidson", "rao-kupper"]
-Disconnected = Literal["refuse", "within", "prior"]
-
-# Log-odds between two items have a standard deviation of 1.4 beforehand: 2 to 1 is common, 50 to 1 is not.
-PRIOR_VARIANCE = 1.0
+from kilter.errors import ConfigError
+from kilter.ranking.bradley_terry import Disconnected, Ties, fit_comparisons
+from kilter.ranking.comparisons import Rankings
+from kilter.ranking.fitted import Cluster, Ranking
+from kilter.ranking.plackett_luce import RankingsFit, fit_rankings
 
 
-def fit_comparisons(
-    comparisons: Comparisons,
+def fit(
+    data: Any,
     *,
     ties: Ties | None = None,
     order_effect: bool = False,
+    covariates: Sequence[str] = (),
     prior_variance: float | None = None,
     disconnected: Disconnected = "refuse",
+    judge: str | None = None,
+    prompt: str | None = None,
     cluster: Cluster | None = None,
-) -> Ranking:
-    """Maximum-likelihood strengths, by damped Newton steps; see `kilter.ranking.fit` for the settings."""
-    ties = ties_of(comparisons, ties)
-    check_settings(prior_variance, disconnected)
-    clusters_of(comparisons, cluster)
-    if cluster is None:
-        cluster = "judge" if comparisons.judge is not None else "prompt" if comparisons.prompt is not None else None
-    found = connectivity(comparisons)
-    component = np.zeros(len(comparisons.items), np.int32)
-    used, left_out = comparisons, 0.0
-    if not found.identified and prior_variance is None:
-        if disconnected == "refuse":
-            raise UnidentifiedError(found)
-        if disconnected == "prior":
-            prior_variance = PRIOR_VARIANCE
-        else:
-            component = found.group
-            inside = component[comparisons.left] == component[comparisons.right]
-            if not inside.any():
-                raise UnidentifiedError(found)
-            used = comparisons.of_rows(inside)
-            left_out = comparisons.games - used.games
-    totals = totals_of(used, order_effect=order_effect, ties=ties)
-    try:
-        best = maximize(totals, OUTCOMES[ties], component=component, prior_variance=prior_variance)
-    except (NotConvergedError, NonFiniteError) as error:
-        raise explained(error, totals, OUTCOMES[ties], used, order_effect, prior_variance) from error
-    return Ranking(used, ties, order_effect, prior_variance, cluster, found, component, left_out, totals, best)
+    weight: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    skip_missing: bool = False,
+) -> Ranking | RankingsFit:
+    """Maximum-likelihood strengths of what was compared: Bradley-Terry of comparisons, Plackett-Luce of rankings.
 
+    `data` is a file's path or several (CSV, JSON lines, Parquet, Arrow, ...), a frame of pandas, Polars, PyArrow,
+    DuckDB, PySpark or Dask, a dictionary of columns, a list of rows, `Comparisons` or `Rankings`. What its columns are
+    is recognised by their names, or said by `columns`; `covariates`, `judge`, `prompt` and `weight` name columns too
+    (see `kilter.ranking.reading.tables.read`).
 
-def ties_of(comparisons: Comparisons, ties: Ties | None) -> Ties:
-    """The model of ties: what was asked for, if outcomes allow it; else Davidson's for ties without grades."""
-    if ties is not None and ties not in get_args(Ties):
-        raise ConfigError(f"there is no model of ties {ties!r}; there are {', '.join(get_args(Ties))}")
-    if ties is None:
-        return "half" if comparisons.graded else "davidson" if comparisons.tied else "none"
-    if ties == "none" and (comparisons.tied or comparisons.graded):
-        raise DataError(
-            f"ties='none' was asked for, and {comparisons.tied:,.0f} comparisons are ties"
-            f"{' and others are graded' if comparisons.graded else ''}; choose davidson, rao-kupper or half"
-        )
-    if ties in ("davidson", "rao-kupper"):
-        if comparisons.graded:
-            raise DataError(
-                f"ties='{ties}' is for wins, losses and ties, and some outcomes are grades between; use ties='half', "
-                "which counts a grade of 0.7 as 0.7 of a win, or round the grades"
-            )
-        if not comparisons.tied:
-            return "none"
-        if not np.any((comparisons.outcome == 0) | (comparisons.outcome == 1)):
-            raise DataError("all comparisons are ties: nothing says who is stronger, or how often ties are")
-    return ties
+    `ties` is a model of ties: "davidson", "rao-kupper", "half" (half a win each) or "none"; left alone, Davidson's if
+    there are ties. `order_effect` estimates what it is worth to be left, or at home. `prior_variance` is that of a
+    Gaussian prior of mean 0 on every log-strength. `disconnected` says what to do where strengths are not determined:
+    "refuse", rank "within" groups, or use a "prior" of variance 1. `cluster` says whether the sandwich sums over each
+    "judge" or each "prompt": where both are named, over judges.
 
+    Raises UnidentifiedError or SeparatedError where no finite estimate exists, NotConvergedError where steps do not
+    come to an end, DataError for data and ConfigError for settings that cannot be used.
+    """
+    from kilter.ranking.reading.tables import read_comparisons
 
-def check_settings(prior_variance: float | None, disconnected: str) -> None:
-    """Raises ConfigError where a setting is impossible."""
-    if prior_variance is not None and not (0 < prior_variance < np.inf):
-        raise ConfigError(f"prior_variance is {prior_variance}; give a positive number, as 1.0, or none")
-    if disconnected not in get_args(Disconnected):
-        raise ConfigError(f"disconnected is {disconnected!r}; it can be {', '.join(get_args(Disconnected))}")
+    held = read_comparisons(
+        data,
+        columns=columns,
+        covariates=covariates,
+        judge=judge,
+        prompt=prompt,
+        weight=weight,
+        skip_missing=skip_missing,
+    )
+    if isinstance(held, Rankings):
+        for name, given in (("ties", ties), ("cluster", cluster), ("order_effect", order_effect or None)):
+            if given is not None:
+                raise ConfigError(f"{name} is for comparisons, and these are rankings; leave it out")
+        return fit_rankings(held, prior_variance, disconnected)
+    return fit_comparisons(
+        held,
+        ties=ties,
+        order_effect=order_effect,
+        prior_variance=prior_variance,
+        disconnected=disconnected,
+        cluster=cluster,
+    )

@@ -105,7 +105,7 @@ def _pairs_of(comparisons: Comparisons) -> _Pairs:
     if comparisons.covariate_names:
         raise ConfigError(
             f"the iterations fit no covariates and there are: {', '.join(comparisons.covariate_names)}; "
-            "leave them out, or use kilter.ranking.fit"
+            "leave them out, or use kilter.ranking.bradley_terry"
         )
     if not (found := connectivity(comparisons)).identified:
         raise UnidentifiedError(found)

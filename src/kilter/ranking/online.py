@@ -2,7 +2,7 @@
 
 Online approximations. They depend on the order in which games come, forget old ones at a rate that is set beforehand,
 and do not converge to the maximum-likelihood strengths however many games there are: where all comparisons are at hand,
-`kilter.ranking.fit` is what to use. Ratings are in points, of which 400 are odds of 10 to 1.
+`kilter.ranking.bradley_terry` is what to use. Ratings are in points, of which 400 are odds of 10 to 1.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ import numpy as np
 from scipy import linalg, sparse
 
 from kilter.errors import ConfigError, DataError
+from kilter.ranking.bradley_terry import PRIOR_VARIANCE, check_settings
 from kilter.ranking.choices import Block, Choices, Stages, choices_of, stages_of
 from kilter.ranking.comparisons import Floats, Integers, Item, Rankings, index_of
 from kilter.ranking.connectivity import Connectivity, UnidentifiedError, connectivity_of
-from kilter.ranking.fit import PRIOR_VARIANCE, check_settings
 from kilter.ranking.fitted import check_level
 from kilter.ranking.newton import MOST_STEPS, SMALL_STEP, NotConvergedError
 from kilter.ranking.scales import scale_of

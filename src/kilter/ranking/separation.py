@@ -44,10 +44,10 @@ def explained(
     said = {"order": "the order effect", "ties": "the model of ties"}
     parts = " and ".join(said.get(name, f"the covariate {name}") for name in moving)
     whom = " together with the items' strengths" if np.abs(direction[: totals.items]).max() > 1e-6 else ""
+    instead = "; or count ties as half a win each (ties='half')" if "ties" in moving else ""
     return SeparatedError(
         f"{parts}{whom} can explain these outcomes ever better without end: no comparison speaks against it, so there "
-        "is no finite estimate. Leave that part out, or compare more; if ties are that part, ties='half' counts them "
-        "as half a win each",
+        f"is no finite estimate. Leave that part out, or compare more{instead}",
         moving,
     )
 

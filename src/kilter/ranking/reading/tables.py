@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from kilter.errors import ConfigError, DataError
-from kilter.ranking.coding import in_order, merged, numbers
-from kilter.ranking.columns import Columns, check_column, recognise
 from kilter.ranking.comparisons import Comparisons, Floats, Rankings
-from kilter.ranking.covariates import Chosen, chosen, covariate, engine_missing
-from kilter.ranking.expressions import Expression, parse
-from kilter.ranking.grouping import SKIP, Mask, Rows, grouped, ran
-from kilter.ranking.sources import Source, source_of
-from kilter.ranking.verdicts import Sides, verdicts
+from kilter.ranking.reading.coding import in_order, merged, numbers
+from kilter.ranking.reading.columns import Columns, check_column, recognise
+from kilter.ranking.reading.covariates import Chosen, chosen, covariate, engine_missing
+from kilter.ranking.reading.expressions import Expression, parse
+from kilter.ranking.reading.grouping import SKIP, Mask, Rows, grouped, ran
+from kilter.ranking.reading.sources import Source, source_of
+from kilter.ranking.reading.verdicts import Sides, verdicts
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def read(
     if understood.ranks:
         if named := [*asked.values(), *covariates]:
             raise ConfigError(f"rankings cannot be read with {', '.join(named)}; leave it out, or give comparisons")
-        from kilter.ranking.orders import read_rankings
+        from kilter.ranking.reading.orders import read_rankings
 
         rankings, skipped = read_rankings(source, understood, skip_missing=skip_missing)
         return Reading(rankings, understood, skipped)

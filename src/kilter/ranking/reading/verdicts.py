@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilter.errors import DataError
-from kilter.ranking.coding import MISSING, Coded, numbers, texts, to_numpy
-from kilter.ranking.columns import Columns, Words, plain
 from kilter.ranking.comparisons import Floats, Item
+from kilter.ranking.reading.coding import MISSING, Coded, numbers, texts, to_numpy
+from kilter.ranking.reading.columns import Columns, Words, plain
 
 
 class Verdicts(NamedTuple):

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from kilter.errors import DataError
-from kilter.ranking.coding import MISSING, coded, in_order, numbers, to_arrow, to_numpy
-from kilter.ranking.columns import Columns
 from kilter.ranking.comparisons import Rankings
-from kilter.ranking.grouping import SKIP, Mask, Rows, every_row, grouped
-from kilter.ranking.sources import Source
+from kilter.ranking.reading.coding import MISSING, coded, in_order, numbers, to_arrow, to_numpy
+from kilter.ranking.reading.columns import Columns
+from kilter.ranking.reading.grouping import SKIP, Mask, Rows, every_row, grouped
+from kilter.ranking.reading.sources import Source
 
 ORDER = "expected two items or more from best to worst, each once: a list, or a text as in A > B = C"
 

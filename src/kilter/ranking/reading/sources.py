@@ -93,7 +93,7 @@ def first_row(rows: Iterable[tuple[str, Row]], holds: Predicate) -> str:
 
 
 def _of_files(paths: Sequence[str | Path]) -> Source:
-    from kilter.ranking.files import source_of_files
+    from kilter.ranking.reading.files import source_of_files
 
     return source_of_files(paths)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kilter.errors import DataError
-from kilter.ranking.columns import check_column
+from kilter.ranking.reading.columns import check_column
 
 OPERATIONS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kilter.data.files import DataFile, listed
 from kilter.errors import DataError
-from kilter.ranking.sources import Predicate, Row, Source, connected, first_row
+from kilter.ranking.reading.sources import Predicate, Row, Source, connected, first_row
 
 if TYPE_CHECKING:
     import duckdb

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilter.errors import DataError
-from kilter.ranking.coding import MISSING, Coded, coded, to_arrow, to_numpy
 from kilter.ranking.comparisons import Floats
-from kilter.ranking.sources import Predicate, Source, plainly
+from kilter.ranking.reading.coding import MISSING, Coded, coded, to_arrow, to_numpy
+from kilter.ranking.reading.sources import Predicate, Source, plainly
 
 SHOWN_VALUES = 3
 SKIP = "fill it in, or have such rows counted and skipped: skip_missing=True (--skip-missing)"
@@ -112,6 +112,6 @@ def ran(source: Source, run: Callable[[], T]) -> T:
     try:
         return run()
     except duckdb.Error as error:
-        from kilter.ranking.files import told
+        from kilter.ranking.reading.files import told
 
         raise DataError(f"{source.name}: {told(error)}") from None

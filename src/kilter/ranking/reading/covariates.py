@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kilter.errors import DataError
-from kilter.ranking.coding import MISSING, in_order, numbers, to_numpy
 from kilter.ranking.comparisons import Floats
-from kilter.ranking.expressions import Expression
-from kilter.ranking.grouping import SKIP, Mask, Rows
-from kilter.ranking.sources import Row, plainly
+from kilter.ranking.reading.coding import MISSING, in_order, numbers, to_numpy
+from kilter.ranking.reading.expressions import Expression
+from kilter.ranking.reading.grouping import SKIP, Mask, Rows
+from kilter.ranking.reading.sources import Row, plainly
 
 MOST_LEVELS = 1_000
 
