@@ -174,14 +174,14 @@ def merged(columns: Sequence[NDArray[Any]], count: Floats) -> tuple[NDArray[np.i
     """Rows that are equal in all columns as one: the first row of each, in the order of the columns, and its count."""
     key, size = np.zeros(len(count), np.int64), 1
     for column in columns:
+        if not len(column) or np.all(column == column[0]):
+            continue
         # A column of codes is its own code.
-        if column.dtype.kind == "i" and len(column) and column.min() >= 0 and column.max() < 4 * len(column) + 1024:
+        if column.dtype.kind == "i" and column.min() >= 0 and column.max() < 4 * len(column) + 1024:
             code, levels = column, int(column.max()) + 1
         else:
             values, code = np.unique(column, return_inverse=True)
             levels = len(values)
-        if levels < 2:
-            continue
         if size * levels >= 2**62:
             values, key = np.unique(key, return_inverse=True)
             size = len(values)

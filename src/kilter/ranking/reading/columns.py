@@ -114,7 +114,7 @@ ROLES = tuple(dict.fromkeys(role for layout in LAYOUTS.values() for role in layo
 
 
 class Words(NamedTuple):
-    """How the winner is told in words, in small letters and without blanks or punctuation."""
+    """How the winner is told in words; letters' case, blanks and punctuation do not matter."""
 
     left: tuple[str, ...]
     right: tuple[str, ...]
@@ -122,10 +122,10 @@ class Words(NamedTuple):
 
 
 TIES = (
-    "tie", "tied", "ties", "draw", "drawn", "drew", "equal", "even", "neither", "both", "bothgood", "bothbad",
-    "tiebothbad", "tiebothgood", "same",
+    "tie", "tied", "draw", "drawn", "equal", "even", "same", "neither", "both", "both good", "both bad",
+    "tie (both good)", "tie (bothbad)",
 )  # fmt: skip
-LETTERS = Words(("left", "modela", "a", "first"), ("right", "modelb", "b", "second"), TIES)
+LETTERS = Words(("left", "model_a", "a", "first"), ("right", "model_b", "b", "second"), TIES)
 NUMBERS = Words((*LETTERS.left, "1"), (*LETTERS.right, "2"), TIES)
 GROUNDS = Words(("home", "left", "h", "1"), ("away", "right", "a", "2"), (*TIES, "d", "x"))
 
@@ -161,8 +161,9 @@ class Columns:
     @property
     def words(self) -> Words:
         """The words that name the sides: those of their kind, and the columns' own names."""
-        left, right = plain(self.of["left"]), plain(self.of["right"])
-        kind = GROUNDS if "home" in left and "away" in right else NUMBERS if left.endswith("1") else LETTERS
+        left, right = self.of["left"], self.of["right"]
+        at_home = "home" in plain(left) and "away" in plain(right)
+        kind = GROUNDS if at_home else NUMBERS if left.endswith("1") else LETTERS
         return Words(tuple(dict.fromkeys((left, *kind.left))), tuple(dict.fromkeys((right, *kind.right))), kind.tie)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
+import itertools
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kilter.data.files import DataFile, listed
 from kilter.errors import DataError
@@ -31,6 +35,8 @@ SUFFIXES = {
 MAGIC = {b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\xff\xff\xff\xff": "Arrow stream"}
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 HEAD = 1 << 12
+LONGEST_HEADER = 1 << 20
+SEPARATORS = (",", ";", "\t", "|")
 
 
 def source_of_files(paths: Sequence[str | Path]) -> Source:
@@ -69,20 +75,50 @@ def told(error: Exception) -> str:
     return f"cannot be read as it is ({said[:400]}); mend the file"
 
 
-def _csv(connection: duckdb.DuckDBPyConnection, paths: list[str], packed: str) -> duckdb.DuckDBPyRelation:
-    # As text: what a cell means is decided for each text once, not guessed from the first rows.
-    return connection.read_csv(paths, header=True, all_varchar=True, compression=packed or "none")  # type: ignore[arg-type]
+def _separated(connection: duckdb.DuckDBPyConnection, paths: list[str], packed: str) -> duckdb.DuckDBPyRelation:
+    """CSV and TSV, every cell as text: what it means is decided for each text once, not guessed from some rows."""
+    headers = [_header(Path(path), packed) for path in paths]
+    names, separator = headers[0]
+    for path, (other, _) in zip(paths, headers, strict=True):
+        if other != names:
+            raise DataError(
+                f"{path}: has the columns {', '.join(other)}, and {paths[0]} {', '.join(names)}; expected the same"
+            )
+    columns = ", ".join(f"{_quoted(name)}: 'VARCHAR'" for name in names)
+    return connection.sql(
+        f"SELECT * FROM read_csv({_all_quoted(paths)}, auto_detect = false, header = true, columns = {{{columns}}}, "
+        f"delim = '{separator}', quote = '\"', escape = '\"', compression = '{packed or 'none'}')"
+    )
 
 
-def _tsv(connection: duckdb.DuckDBPyConnection, paths: list[str], packed: str) -> duckdb.DuckDBPyRelation:
-    options: dict[str, Any] = {"compression": packed or "none"}
-    return connection.read_csv(paths, header=True, all_varchar=True, delimiter="\t", **options)  # type: ignore[arg-type]
+def _header(path: Path, packed: str) -> tuple[list[str], str]:
+    """The names of a file's columns, and what separates them: what the header has most of."""
+    with _unpacked(path, packed) as stream, io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="") as lines:
+        first = lines.readline(LONGEST_HEADER)
+        separator = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else max(SEPARATORS, key=first.count)
+        names = next(csv.reader(itertools.chain([first], lines), delimiter=separator), [])
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice or not all(name.strip() for name in names):
+        raise DataError(
+            f"{path}:1: the header {f'names {twice[0]} twice' if twice else 'has a column without a name'}; expected a "
+            "name for each column, each once"
+        )
+    return names, separator
+
+
+def _all_quoted(paths: Sequence[str]) -> str:
+    # Not as parameters, for which DuckDB loads pandas.
+    return f"[{', '.join(map(_quoted, paths))}]"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _json(connection: duckdb.DuckDBPyConnection, paths: list[str], packed: str) -> duckdb.DuckDBPyRelation:
     return connection.sql(
-        "SELECT * FROM read_json($paths, compression = $packed, union_by_name = true, sample_size = 100000)",
-        params={"paths": paths, "packed": packed or "uncompressed"},
+        f"SELECT * FROM read_json({_all_quoted(paths)}, compression = '{packed or 'uncompressed'}', "
+        "union_by_name = true, sample_size = 100000)"
     )
 
 
@@ -105,8 +141,8 @@ def _arrow_stream(connection: duckdb.DuckDBPyConnection, paths: list[str], packe
 
 
 READERS: Mapping[str, Callable[[Any, list[str], str], Any]] = {
-    "CSV": _csv,
-    "TSV": _tsv,
+    "CSV": _separated,
+    "TSV": _separated,
     "JSON": _json,
     "Parquet": _parquet,
     "Arrow": _arrow,
@@ -124,9 +160,11 @@ def _kind(path: Path, name: str) -> tuple[str, str]:
     with path.open("rb") as stream:
         head = stream.read(HEAD)
     packed = next((kind for magic, kind in PACKED.items() if head.startswith(magic)), "")
-    if packed == "gzip":
-        with gzip.open(path) as stream:
-            head = stream.read(HEAD)
+    with _unpacked(path, packed) as unpacked:
+        try:
+            head = unpacked.read(HEAD)
+        except (OSError, EOFError) as error:
+            raise DataError(f"{name}: is damaged or truncated {packed} ({error}); write it again") from None
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in (".gz", ".zst")]
     by_name = SUFFIXES.get(suffixes[-1] if suffixes else "")
     by_bytes = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
@@ -135,6 +173,16 @@ def _kind(path: Path, name: str) -> tuple[str, str]:
     if (kind := by_bytes or by_name or _looks_like(head)) is None:
         raise DataError(f"{name}: is of no kind that is known; expected a name that ends in {', '.join(SUFFIXES)}")
     return kind, packed
+
+
+def _unpacked(path: Path, packed: str) -> BinaryIO:
+    if packed == "gzip":
+        return gzip.open(path)  # type: ignore[return-value]
+    if packed == "zstd":
+        import zstandard
+
+        return zstandard.open(path, "rb")  # type: ignore[no-any-return]
+    return path.open("rb")
 
 
 def _looks_like(head: bytes) -> str | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kilter.errors import DataError
 from kilter.ranking.comparisons import Floats, Item
 from kilter.ranking.reading.coding import MISSING, Coded, numbers, texts, to_numpy
-from kilter.ranking.reading.columns import Columns, Words
+from kilter.ranking.reading.columns import Columns, Words, plain
 
 
 class Verdicts(NamedTuple):
@@ -104,7 +104,7 @@ def _words(columns: Columns, told: Told, sides: Sides) -> Verdicts:
     simple = pc.replace_substring_regex(pc.utf8_lower(as_text), r"[\s\-_().,/+!]+", "")
     sense = np.full(len(as_text), np.nan)
     for names, outcome in ((words.left, 1.0), (words.right, 0.0), (words.tie, 0.5)):
-        sense[to_numpy(pc.is_in(simple, texts(names)))] = outcome
+        sense[to_numpy(pc.is_in(simple, texts([plain(name) for name in names])))] = outcome
     by_word = winner.spread(sense, np.nan)
 
     item = to_numpy(pc.index_in(as_text, texts([str(name) for name in sides.items])), MISSING)
