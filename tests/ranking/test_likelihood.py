@@ -91,10 +91,8 @@ def test_the_log_likelihood_is_the_sum_over_comparisons_one_by_one(ties: str) ->
             scores = [math.exp(d), 0, 1]
         win, tie, loss = (score / sum(scores) for score in scores)
         y = data.outcome[row]
-        if tie:
-            value = math.log({1.0: win, 0.5: tie, 0.0: loss}[y])
-        else:
-            value = y * math.log(win) + (1 - y) * math.log(loss)
+        shares = {1.0: win, 0.5: tie, 0.0: loss}
+        value = math.log(shares[y]) if tie else y * math.log(win) + (1 - y) * math.log(loss)
         total += data.count[row] * data.weight[row] * value
     assert log_likelihood(parameters, totals_of(data, order_effect=True, ties=ties), OUTCOMES[ties]) == pytest.approx(
         total, rel=1e-12
