@@ -23,7 +23,6 @@ from kilter.ranking.fitted import Method, Ranking
 from kilter.ranking.outcomes import OUTCOMES, OutcomeModel
 from kilter.ranking.plackett_luce import RankingsFit
 
-
 ROW, CELL = 18, 23  # pixels: a row of the forest plot, a cell of the heat map
 MOST_ROWS, MOST_CELLS = 60, 20
 FOREST_WIDTH, CALIBRATION_SIDE = 380, 320
