@@ -131,7 +131,8 @@ def _doubts(fitted: Ranking | RankingsFit, intervals: Intervals) -> Iterator[str
         )
         yield f"{found.explanation()}; {held}"
     if fitted.left_out:
-        yield f"{fitted.left_out:,.0f} comparisons between groups are not used"
+        unit = "choice" if isinstance(fitted, RankingsFit) else "comparison"
+        yield f"{fitted.left_out:,.0f} {unit}{'s' * (fitted.left_out != 1)} between groups not used"
     if isinstance(fitted, Ranking) and intervals == "sandwich":
         if fitted.clusters is not None and fitted.clusters < FEW_CLUSTERS:
             yield (
