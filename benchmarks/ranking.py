@@ -326,9 +326,9 @@ def kilter_read(path: str) -> Any:
 
 
 def kilter_fit(data: Any) -> dict[str, float]:
-    from kilter.ranking import fit_comparisons
+    from kilter.ranking import fit
 
-    ranking = fit_comparisons(data)
+    ranking = fit(data)
     ranking.intervals(LEVEL)
     return dict(zip(map(str, ranking.items), ranking.strengths.tolist(), strict=True))
 

@@ -131,6 +131,7 @@ def upward_edges(source: Path) -> list[str]:
 def heavy_loads(source: Path) -> list[str]:
     """Light modules that load what they must not, each with the chain of imports that does."""
     modules = modules_of(source)
+    imports = {module: list(imports_of(module, modules)) for module in modules}
     found = []
     for start in set(filter(LIGHT.fullmatch, modules)) - FOR_TORCH:
         chain_to = {start: start}
@@ -138,7 +139,7 @@ def heavy_loads(source: Path) -> list[str]:
         while pending:
             module = pending.pop()
             forbidden = HEAVY if module in READS_TEXT else HEAVY | TEXT_LIBRARIES
-            for imported in imports_of(module, modules):
+            for imported in imports[module]:
                 if not imported.on_load:
                     continue
                 if imported.module.split(".")[0] in forbidden:

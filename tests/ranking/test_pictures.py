@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,26 +13,23 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from kilter.errors import RunError
-from kilter.ranking import Comparisons, fit_comparisons, pictures
+from kilter.errors import ConfigError, RunError
+from kilter.ranking import Comparisons, Ranking, Rankings, fit_comparisons, fit_rankings, pictures
 from kilter.ranking.outcomes import OUTCOMES
 
 
-def ranking(strengths: list[float], **changes: Any) -> Any:
-    strengths_I = np.array(strengths)
-    intervals = np.stack([strengths_I - 0.2, strengths_I + 0.2], axis=1)
-    changes.setdefault("ties", "none")
-    extras = changes.setdefault("extras", np.empty(0))
-    plain = {
-        "items": tuple(f"item-{index}" for index in range(len(strengths))),
-        "strengths": strengths_I,
-        "component": np.zeros(len(strengths), np.int32),
-        "parameters": np.append(strengths_I, extras),
-        "model": OUTCOMES[changes["ties"]],
-        "order_effect": False,
-        "told_on": lambda scale, anchor, level, method: np.column_stack([strengths_I, intervals]),
-    }
-    return SimpleNamespace(**plain | changes)
+def ranking(strengths: list[float], ties: str = "none", extra: float = 0.0, **changes: Any) -> Ranking:
+    """A ring of games, and strengths of our choice in the place of those that fit it."""
+    items = [f"item-{index}" for index in range(len(strengths))]
+    outcomes = [1.0, 0.0, *([0.5] if OUTCOMES[ties].has_ties else [])]
+    both = [(a, b, outcome) for a, b in zip(items, [*items[1:], items[0]], strict=True) for outcome in outcomes]
+    left, right, outcome = zip(*both, strict=True)
+    fitted = fit_comparisons(Comparisons.counted(left, right, outcome, items=items), ties=ties)  # type: ignore[arg-type]
+    parameters = np.array([*strengths, *([extra] if OUTCOMES[ties].has_ties else [])])
+    maximum = fitted.maximum._replace(parameters=parameters)
+    if names := changes.pop("items", None):
+        changes["comparisons"] = replace(fitted.comparisons, items=names)
+    return replace(fitted, maximum=maximum, **changes)
 
 
 def bins() -> Any:
@@ -96,7 +94,7 @@ def test_win_probabilities_are_those_of_bradley_and_terry() -> None:
 @pytest.mark.parametrize(("ties", "extra"), [("davidson", 0.4), ("rao-kupper", 0.4)])
 def test_a_tie_is_half_a_win_each(ties: str, extra: float) -> None:
     gap = 1.3
-    wins = pictures.win_probabilities(ranking([gap, 0.0], ties=ties, extras=np.array([extra])), np.arange(2))
+    wins = pictures.win_probabilities(ranking([gap, 0.0], ties=ties, extra=extra), np.arange(2))
     if ties == "davidson":
         left, right, tie = math.exp(gap / 2), math.exp(-gap / 2), math.exp(extra)
         total = left + right + tie
@@ -110,7 +108,7 @@ def test_a_tie_is_half_a_win_each(ties: str, extra: float) -> None:
 
 def test_very_far_strengths_have_probabilities_and_never_a_certainty() -> None:
     for ties in ("none", "davidson", "rao-kupper"):
-        far = ranking([3000.0, -3000.0], ties=ties, extras=np.array([0.1]))
+        far = ranking([3000.0, -3000.0], ties=ties, extra=0.1)
         assert np.allclose(pictures.win_probabilities(far, np.arange(2)), [[0.5, 1], [0, 0.5]], atol=0.1)
     assert {">99", "<1"} <= set(texts(pictures.drawing(ranking([30.0, -30.0]))))
 
@@ -156,11 +154,8 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert ElementTree.parse(path).getroot().tag.endswith("svg")
     path.write_text("before")
 
-    def failing(*asked: object) -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        pictures.draw(ranking([0.0, 1.0], told_on=failing), path)
+    with pytest.raises(ConfigError, match="scale"):
+        pictures.draw(ranking([0.0, 1.0]), path, scale="none")
     assert path.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.svg"]
     with pytest.raises(RunError, match=r"out\.svg"):
@@ -172,3 +167,24 @@ def test_a_fitted_ranking_is_drawn_on_the_scale_that_is_asked_for() -> None:
     drawn = texts(pictures.drawing(fitted, scale="elo", anchor=("B", 1000.0), method="profile", level=0.9))
     assert "Elo points, 90% intervals" in drawn
     assert "1000" in drawn
+
+
+def test_an_item_alone_in_its_component_has_a_dot_and_no_interval() -> None:
+    intervals = np.array([[np.nan, np.nan], [0.9, 1.1]])
+    svg = of_part(pictures.forest(["a", "b"], np.array([0.0, 1.0]), intervals, np.array([0, 1], np.int32)))
+    assert len(circles(svg)) == 2
+    assert "nan" not in svg
+
+
+def test_fitted_rankings_are_drawn_too() -> None:
+    item = np.array([0, 1, 2, 1, 2, 0, 2, 0, 1, 0, 1, 2], np.int32)
+    place = np.array([1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 1, 3], np.int32)
+    held = Rankings(("a", "b", "c"), item, np.repeat(np.arange(4, dtype=np.int32), 3), place, np.ones(4))
+    fitted = fit_rankings(held)
+    assert "3  c" in texts(pictures.drawing(fitted))
+    wins = pictures.win_probabilities(fitted, np.arange(3))
+    left, right, tie = np.exp([fitted.strengths[0], fitted.strengths[1], fitted.tie_parameters[0]])
+    tie *= math.sqrt(left * right)
+    assert wins[0, 1] == pytest.approx((left + tie / 2) / (left + right + tie))
+    with pytest.raises(ConfigError, match="Wald"):
+        pictures.drawing(fitted, method="profile")

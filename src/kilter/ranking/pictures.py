@@ -10,17 +10,18 @@ import unicodedata
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kilter.data.staging import staged_file
 from kilter.data.svg import COLOURS, FAINT, INK, Panel, picture, ticks, words
+from kilter.errors import ConfigError
 from kilter.ranking.comparisons import Floats, Integers, Item
-
-if TYPE_CHECKING:
-    from kilter.ranking.fitted import Method, Ranking
+from kilter.ranking.fitted import Method, Ranking
+from kilter.ranking.outcomes import OUTCOMES, OutcomeModel
+from kilter.ranking.plackett_luce import RankingsFit
 
 ROW, CELL = 18, 23  # pixels: a row of the forest plot, a cell of the heat map
 MOST_ROWS, MOST_CELLS = 60, 20
@@ -76,7 +77,8 @@ def forest(
 ) -> Part:
     """Strengths with intervals, the strongest item first; of more than `most` items, the first ones and a line.
 
-    An interval that would push all others together, or has no end, is cut where the picture ends, with an arrow.
+    An interval that would push all others together, or has no end, is cut where the picture ends, with an arrow; one
+    that is not a number, as that of an item alone in its component, is not drawn.
     Components that cannot be compared stand apart, with a line between them.
     """
     order = best_first(strengths_I, component_I)
@@ -102,7 +104,7 @@ def forest(
             ends = [(panel.x[0], row), (panel.x[1], row)]
             elements.append(panel.line(ends, f'stroke="{INK}" stroke-dasharray="2 3"'))
         elements.append(_named(panel.left - 8, panel.top + ROW * row + 13, name, printable(items[item])))
-        elements += _strength(panel, row + 0.5, strengths_I[item], intervals_I2[item])
+        elements += _strength(panel, row + 0.5, float(strengths_I[item]), intervals_I2[item])
     below = height + HEAD + 40
     if len(order) > most:
         rest = f"{len(order) - most:,} more of {len(order):,} items are not shown"
@@ -161,20 +163,35 @@ def calibration(bins: Bins, *, left: float = MARGIN, top: float = MARGIN) -> Par
     return Part(elements, room + CALIBRATION_SIDE + 20, CALIBRATION_SIDE + HEAD + 50)
 
 
-def win_probabilities(ranking: Ranking, shown_N: NDArray[np.intp]) -> Floats:
+def win_probabilities(ranking: Ranking | RankingsFit, shown_N: NDArray[np.intp]) -> Floats:
     """How probable it is that one item beats another, in no order and with no covariates; a tie is half a win each.
 
     N x N, row beats column; NaN between components, which cannot be compared.
     """
+    model, tie = of_pairs(ranking)
     gap_NN = np.subtract.outer(ranking.strengths[shown_N], ranking.strengths[shown_N])
-    wins_ONN = np.exp(ranking.model.log_probabilities(gap_NN, float(ranking.parameters[-1])))
-    wins_NN = wins_ONN[0] + (wins_ONN[1] / 2 if ranking.model.has_ties else 0)
+    wins_ONN = np.exp(model.log_probabilities(gap_NN, tie))
+    wins_NN = wins_ONN[0] + (wins_ONN[1] / 2 if model.has_ties else 0)
     component_N = ranking.component[shown_N]
     return np.where(np.equal.outer(component_N, component_N), wins_NN, np.nan)
 
 
+def has_ties(ranking: Ranking | RankingsFit) -> bool:
+    """Whether two items may tie."""
+    return of_pairs(ranking)[0].has_ties or (isinstance(ranking, Ranking) and ranking.ties == "half")
+
+
+def of_pairs(ranking: Ranking | RankingsFit) -> tuple[OutcomeModel, float]:
+    """What becomes of two items, and the tie parameter: of rankings, Davidson's if ties of two items occurred."""
+    if isinstance(ranking, Ranking):
+        return ranking.model, float(ranking.parameters[-1])
+    if 2 in ranking.tie_orders:
+        return OUTCOMES["davidson"], float(ranking.tie_parameters[ranking.tie_orders.index(2)])
+    return OUTCOMES["none"], 0.0
+
+
 def drawing(
-    ranking: Ranking,
+    ranking: Ranking | RankingsFit,
     bins: Bins | None = None,
     *,
     scale: str = "log",
@@ -183,13 +200,13 @@ def drawing(
     method: Method = "wald",
 ) -> str:
     """A ranking as SVG: strengths, who beats whom, and the calibration if there is one, where there is room."""
-    told_I3 = ranking.told_on(scale, anchor, level, method)
+    told_I3 = told(ranking, scale, anchor, level, method)
     shown = best_first(ranking.strengths, ranking.component)[:MOST_CELLS]
     left = forest(ranking.items, told_I3[:, 0], told_I3[:, 1:], ranking.component, unit=UNITS[scale], level=level)
     across = MARGIN + left.width + 2 * MARGIN
     notes = [f"the first {len(shown)} of {len(ranking.items):,} items"] if len(shown) < len(ranking.items) else []
-    notes += ["a tie is half a win"] if ranking.ties != "none" else []
-    notes += ["in neutral order"] if ranking.order_effect else []
+    notes += ["a tie is half a win"] if has_ties(ranking) else []
+    notes += ["on neutral ground"] if isinstance(ranking, Ranking) and ranking.order_effect else []
     items = [ranking.items[item] for item in shown]
     parts = [left, heat_map(items, win_probabilities(ranking, shown), "; ".join(notes), left=across)]
     bottoms = [MARGIN + part.height for part in parts]
@@ -203,8 +220,19 @@ def drawing(
     return picture(round(width), round(height), title, [element for part in parts for element in part.elements])
 
 
+def told(
+    ranking: Ranking | RankingsFit, scale: str, anchor: tuple[Item, float] | None, level: float, method: Method
+) -> Floats:
+    """I3: strength, low and high; those of rankings are Wald's."""
+    if isinstance(ranking, Ranking):
+        return ranking.told_on(scale, anchor, level, method)
+    if method != "wald":
+        raise ConfigError(f"intervals of rankings are Wald's, and {method!r} was asked for; use method='wald'")
+    return ranking.told_on(scale, anchor, level)
+
+
 def draw(
-    ranking: Ranking,
+    ranking: Ranking | RankingsFit,
     path: str | PathLike[str],
     bins: Bins | None = None,
     *,
@@ -251,7 +279,7 @@ def _edges(strengths_N: Floats, intervals_N2: Floats) -> tuple[float, float]:
     widths_N = intervals_N2[:, 1] - intervals_N2[:, 0]
     usual = float(np.median(widths_N[np.isfinite(widths_N)])) if np.isfinite(widths_N).any() else 1.0
     most = max(0.5 * (high - low), 2 * usual)
-    ends_N2 = np.clip(intervals_N2, low - most, high + most)
+    ends_N2 = np.clip(np.where(np.isnan(intervals_N2), strengths_N[:, None], intervals_N2), low - most, high + most)
     low, high = min(low, float(ends_N2[:, 0].min())), max(high, float(ends_N2[:, 1].max()))
     room = 0.03 * (high - low) or 1.0
     return low - room, high + room
@@ -269,6 +297,8 @@ def _vertical_grid(panel: Panel) -> list[str]:
 
 def _strength(panel: Panel, down: float, strength: float, interval: Floats) -> list[str]:
     low, high = (float(end) for end in interval)
+    if np.isnan(low) or np.isnan(high):
+        return [panel.dot(strength, down, BETTER)]
     ends = (max(low, panel.x[0]), min(high, panel.x[1]))
     drawn = [panel.line([(ends[0], down), (ends[1], down)], f'stroke="{BETTER}" stroke-width="2" stroke-opacity="0.6"')]
     for cut, end, letter in ((low < panel.x[0], ends[0], "◂"), (high > panel.x[1], ends[1], "▸")):

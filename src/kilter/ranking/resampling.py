@@ -19,7 +19,7 @@ from kilter.ranking.comparisons import Floats, Item
 from kilter.ranking.fitted import Ranking, check_level, clusters_of
 from kilter.ranking.information import centred
 from kilter.ranking.likelihood import grouped, rows_of
-from kilter.ranking.newton import SMALL_STEP, NotConvergedError, maximize
+from kilter.ranking.newton import NotConvergedError, maximize
 from kilter.ranking.uncertainty import Estimate
 
 # To this many parameters, draws are fitted together; beyond, a fit's own work exceeds that of starting it.
@@ -27,6 +27,8 @@ BATCHED = 300
 NUMBERS_AT_ONCE = 4_000_000
 # From the estimate, a draw that has a maximum is there in six or seven steps.
 MOST_STEPS = 30
+# A step this small leaves an error of about its square, far below what draws vary by.
+SMALL_STEP = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
