@@ -102,7 +102,9 @@ class RaoKupper:
 
     def log_probabilities(self, advantage: Floats, tie: float | Floats) -> Floats:
         wins, losses = log_expit(advantage - tie), log_expit(-advantage - tie)
-        return np.stack([wins, np.log(np.expm1(2 * tie)) + wins + losses, losses])
+        # log(exp(2 tie) - 1), without overflow.
+        threshold = 2 * tie + np.log(-np.expm1(-2 * tie))
+        return np.stack([wins, threshold + wins + losses, losses])
 
     def derivatives(self, advantage: Floats, tie: float | Floats, observed: Floats) -> Derivatives:
         not_win, not_loss = expit(tie - advantage), expit(tie + advantage)
@@ -115,7 +117,7 @@ class RaoKupper:
             np.stack([-not_win, -not_win - not_loss - 2 / np.expm1(-2 * tie), -not_loss]) + nothing,
             of_win + of_loss,
             of_loss - of_win,
-            of_win + of_loss + observed[1] / np.sinh(tie) ** 2,
+            of_win + of_loss + observed[1] * 4 * np.exp(-2 * tie) / np.expm1(-2 * tie) ** 2,
         )
 
     def allows(self, tie: float) -> bool:
