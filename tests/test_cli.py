@@ -14,7 +14,7 @@ from kilter.flags import OTHER, SUBJECTS, by_subject
 from kilter.objectives import OBJECTIVES
 from kilter.train.config import OBJECTIVES as NAMED_IN_HELP
 
-COMMANDS = ("align", "sweep", "sft", "check", "score", "compare", "generate", "convert", "demo", "kl")
+COMMANDS = ("align", "sweep", "sft", "check", "score", "compare", "generate", "convert", "demo", "kl", "rank")
 KILTER = "from kilter.cli import main; main()"
 # The same, and the heavy modules that it loaded as its last line.
 KILTER_AND_LOADED = """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 from cyclopts import App
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from kilter.cli import app
 from kilter.flags import by_subject
@@ -88,7 +88,7 @@ def settings(command: str) -> dict[str, Setting]:
             found[argument.name] = Setting(f"`{argument.name}`", "text, one or more", "", help_)
             continue
         name = str(argument.field_info.name)
-        schema = schemas.get(name, {"type": "boolean"} if argument.hint is bool else {"type": "string"})
+        schema = schemas.get(name) or TypeAdapter(argument.hint).json_schema()
         default = "*required*" if argument.required else _default(argument.field_info.default)
         found[name] = Setting(", ".join(f"`{flag}`" for flag in flags), takes(schema), default, help_)
     return found

@@ -42,6 +42,10 @@ app.command(
     "kilter.calculators:kl",
     help="Say how far apart two distributions are: entropies, cross-entropies, KL both ways, JS, TV.",
 )
+app.command(
+    "kilter.instruments:rank",
+    help="Rank what was compared: Bradley-Terry strengths with intervals, ranks and predictions; warnings first.",
+)
 
 
 def main() -> None:

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 # A setting's subject is the same in every command that has it.
 SUBJECTS: dict[str, tuple[str, ...]] = {
     "Model": ("model", "from_scratch", "reference", "against", "cache", "cache_dir", "strict"),
-    "Data": ("data", "prompts", "columns", "format", "skip_bad", "last", "scored", "outcomes"),
+    "Data": (
+        "data", "prompts", "columns", "weight", "prompt", "format", "skip_bad", "skip_missing", "last", "scored",
+        "outcomes",
+    ),
     "Run and output": (
         "out", "overwrite", "token_report", "explain", "as_json", "resume", "config", "print_config", "seed",
-        "save_every", "keep",
+        "save_every", "keep", "csv", "plot", "top",
     ),
     "Text and length": ("style", "max_prompt", "max_length", "on_overflow"),
     "Objective": (
@@ -39,6 +42,10 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     ),
     "Machine": ("device", "precision", "weights", "node_budget", "activation_checkpointing", "shard"),
     "Comparison": ("also", "worst"),
+    "Strengths": (
+        "ties", "order_effect", "covariate", "prior", "disconnected", "scale", "anchor", "level", "intervals",
+        "predict",
+    ),
     "Answers": ("samples", "show", "max_new_tokens", "temperature", "top_p", "top_k"),
     "World": ("world", "sentences", "sft_epochs", "pairs", "align_epochs", "held_out", "sweep"),
 }  # fmt: skip
