@@ -33,7 +33,7 @@ OPEN = {"__init__", "__main__", "calculators", "cli", "commands", "flags", "inst
 
 # Modules whose import, with everything that it brings along, must be quick.
 LIGHT = re.compile(
-    r"kilter(\.cli|\.commands|\.calculators|\.flags|\.errors|\.(data|tokens|divergence)(\..+)?|\.\w+\.config|\.measure\.kl(_\w+)?|\.train\.machine)?"
+    r"kilter(\.cli|\.commands|\.calculators|\.instruments|\.flags|\.errors|\.(data|tokens|divergence|ranking)(\..+)?|\.\w+\.config|\.measure\.kl(_\w+)?|\.train\.machine)?"
 )
 HEAVY = {"torch", "transformers"}
 # Modules beside light ones that are for PyTorch alone, and imported when its tensors come.
