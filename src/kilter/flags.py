@@ -44,7 +44,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "Comparison": ("also", "worst"),
     "Strengths": (
         "ties", "order_effect", "covariate", "prior", "disconnected", "scale", "anchor", "level", "intervals",
-        "predict",
+        "predict", "suggest",
     ),
     "Answers": ("samples", "show", "max_new_tokens", "temperature", "top_p", "top_k"),
     "World": ("world", "sentences", "sft_epochs", "pairs", "align_epochs", "held_out", "sweep"),

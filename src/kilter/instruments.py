@@ -56,6 +56,7 @@ def rank(
     predict: Annotated[
         tuple[str, str] | None, Parameter(help="Two items: how likely each is to win against the other.")
     ] = None,
+    suggest: Annotated[int, Parameter(help="Suggest so many comparisons to make next.")] = 0,
     top: Annotated[int | None, Parameter(help="Print only the first so many items.")] = None,
     csv: Annotated[Path | None, Parameter(help="Write the leaderboard there, as CSV.")] = None,
     plot: Annotated[Path | None, Parameter(help="Draw the leaderboard there, as SVG.")] = None,
@@ -77,12 +78,14 @@ def rank(
         level=level,
         intervals=intervals,
     )
-    if top is not None and top < 1:
-        raise ConfigError(f"--top is {top}; expected 1 or more")
+    for flag, count, least in (("--top", top, 1), ("--suggest", suggest, 0)):
+        if count is not None and count < least:
+            raise ConfigError(f"{flag} is {count}; expected {least} or more")
     rank_files(
         files,
         settings,
         predict=predict,
+        suggest=suggest,
         csv=csv,
         plot=plot,
         as_json=as_json,

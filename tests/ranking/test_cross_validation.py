@@ -58,7 +58,16 @@ def test_the_log_loss_is_near_the_entropy_of_the_truth() -> None:
     found = cross_validate(Comparisons.counted(["a"] * 3000, ["b"] * 3000, wins.astype(float)))
     entropy = -0.8 * math.log(0.8) - 0.2 * math.log(0.2)
     assert abs(found.log_loss - entropy) < 4 * found.standard_error
-    assert found.log_loss == pytest.approx(found.baseline_log_loss, abs=1e-6)
+    assert found.baseline_log_loss == pytest.approx(math.log(2))  # who is named first says nothing
+
+
+def test_with_an_order_effect_the_baseline_knows_how_often_the_left_item_wins() -> None:
+    generator = np.random.default_rng(7)
+    left, right = ["a", "b", "c"] * 2000, ["b", "c", "a"] * 2000
+    won = generator.binomial(1, 0.8, 6000)
+    found = cross_validate(Comparisons.counted(left, right, won.astype(float)), order_effect=True)
+    assert found.baseline_log_loss == pytest.approx(found.log_loss, abs=1e-3)
+    assert found.baseline_log_loss < 0.53
 
 
 @pytest.mark.parametrize("ties", ["half", "davidson", "rao-kupper"])

@@ -97,6 +97,17 @@ def test_judges_and_grades_bring_sandwich_intervals(tmp_path: Path) -> None:
     assert "warning: wald intervals take grades for wins and losses" in text
 
 
+def test_comparisons_to_make_next_are_suggested_also_where_there_is_no_ranking(tmp_path: Path) -> None:
+    path = football(tmp_path / "b.csv")
+    text, found = said(path, suggest=2)
+    first = found.suggestions[0]
+    assert {first.left, first.right} == {"B", "C"}
+    assert text.count("compare next: ") == 2
+    path.write_text(path.read_text() + "Z,A,left\n")
+    with pytest.raises(DataError, match=r"Compare more \(\w against \w"):
+        said(path, suggest=1)
+
+
 @pytest.mark.parametrize("intervals", ["wald", "sandwich", "profile", "bootstrap"])
 def test_every_kind_of_interval_is_about_as_wide(intervals: Any) -> None:
     many = Comparisons.counted(["A", "A", "A", "A"], ["B", "B", "C", "C"], [1, 0, 1, 0], [800, 400, 300, 500])

@@ -188,6 +188,13 @@ def index_of(item: Item, items: tuple[Item, ...]) -> int:
     raise DataError(f"{item!r} is not among the {len(items):,} items; {hint}")
 
 
+def printable(item: Item) -> str:
+    """An item's name on one line, without what a terminal or XML cannot show."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(str(item).split())
+    )
+
+
 def _comparisons(count: Floats) -> str:
     total = int(count.sum())
     return f"{total:,} comparison{'s' * (total != 1)}"

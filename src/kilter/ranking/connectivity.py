@@ -9,9 +9,10 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from kilter.errors import DataError
-from kilter.ranking.comparisons import Comparisons, Integers, Item
+from kilter.ranking.comparisons import Comparisons, Integers, Item, printable
 
 NAMED = 5  # items of a group that a message names
+LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +128,14 @@ def _sets(sets: tuple[tuple[Item, ...], ...]) -> str:
     """The sets by name, as far as a message should go."""
     said = []
     for members in sets[:NAMED]:
-        names = ", ".join(str(item) for item in members[:NAMED])
+        names = ", ".join(map(_named, members[:NAMED]))
         more = f" and {len(members) - NAMED:,} more" if len(members) > NAMED else ""
         said.append(f"{names}{more}" if len(members) == 1 else f"({names}{more})")
     more = f", and {len(sets) - NAMED:,} more" if len(sets) > NAMED else ""
     return ", ".join(said) + more
+
+
+def _named(item: Item) -> str:
+    """An item's name, cut where it is a text rather than a name."""
+    name = printable(item)
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"

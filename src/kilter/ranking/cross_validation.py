@@ -43,10 +43,10 @@ class Predictions(NamedTuple):
 class CrossValidation:
     """The log-loss of predictions for comparisons that were left out of the fit, in nats for each comparison.
 
-    `baseline_log_loss` is what predicting the outcomes' frequencies would have lost on the same comparisons, and
-    `even_log_loss` what predicting all outcomes alike would: ln 2, or ln 3 with ties. `unpredicted` comparisons are in
-    none of these: an item of theirs was not connected in the rest. The standard error is that of the mean over
-    comparisons (or clusters); that folds share most of what they were fitted to is not in it.
+    `baseline_log_loss` is what predicting the frequencies of ties, and with an order effect of left wins, would have
+    lost on the same comparisons, and `even_log_loss` what predicting all outcomes alike would: ln 2, or ln 3 with ties.
+    `unpredicted` comparisons are in none of these: an item of theirs was not connected in the rest. The standard error
+    is that of the mean over comparisons (or clusters); that folds share most of what they were fitted to is not in it.
     """
 
     log_loss: float
@@ -97,6 +97,8 @@ def cross_validate(
         if not len(test):
             continue
         frequency = shares @ (rest * comparisons.weight)
+        if not settings.get("order_effect"):  # who stands left says nothing, to the model as to the baseline
+            frequency = (frequency + frequency[::-1]) / 2
         probability = np.full((3, len(test)), np.nan)
         try:
             ranking = fit_comparisons(comparisons.of_rows(rest > 0, rest[rest > 0]), **settings)

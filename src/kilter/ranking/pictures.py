@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kilter.data.staging import staged_file
 from kilter.data.svg import COLOURS, FAINT, INK, Panel, picture, ticks, words
 from kilter.errors import ConfigError
-from kilter.ranking.comparisons import Floats, Integers, Item
+from kilter.ranking.comparisons import Floats, Integers, Item, printable
 from kilter.ranking.fitted import Method, Ranking
 from kilter.ranking.outcomes import OUTCOMES, OutcomeModel
 from kilter.ranking.plackett_luce import RankingsFit
@@ -254,13 +254,6 @@ def draw(
 def text_width(text: str) -> float:
     """About how many pixels small text takes; East Asian letters are twice as wide."""
     return sum(12.0 if unicodedata.east_asian_width(letter) in "WF" else 6.7 for letter in text)
-
-
-def printable(item: Item) -> str:
-    """An item's name on one line, without what XML cannot hold."""
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(str(item).split())
-    )
 
 
 def short(name: str, most: float = LONGEST_NAME) -> str:

@@ -21,6 +21,8 @@ from kilter.ranking.uncertainty import Estimate
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from kilter.ranking.schedule import Suggestion
+
 FEW_CLUSTERS = 30
 WIDE = 10_000
 MODELS = {
@@ -54,6 +56,7 @@ class Report:
     board: Leaderboard
     warnings: tuple[str, ...]
     predictions: Mapping[str, Estimate]
+    suggestions: tuple[Suggestion, ...] = ()
 
     @property
     def model(self) -> str:
@@ -78,21 +81,34 @@ class Report:
         }
         found |= self.board.as_json(top)
         found["predictions"] = {name: estimate._asdict() for name, estimate in self.predictions.items()}
+        found["suggestions"] = [{"left": match.left, "right": match.right} for match in self.suggestions]
         return json.dumps(found, indent=2, allow_nan=False)
 
 
-def report(reading: Reading, settings: Settings, predict: tuple[str, str] | None = None) -> Report:
+def report(reading: Reading, settings: Settings, predict: tuple[str, str] | None = None, suggest: int = 0) -> Report:
     """Fit what was read, and say what can be said of it; raises DataError where it does not determine strengths."""
-    fitted = fitted_to(reading.data, settings)
+    if suggest and isinstance(reading.data, Rankings):
+        raise ConfigError("--suggest is for comparisons, and these are rankings; leave it out")
+    fitted = fitted_to(reading.data, settings, suggest)
     intervals = settings.intervals or _fitting_intervals(fitted)
     anchor: tuple[Item, float] | None = settings.anchor
     board = leaderboard(fitted, scale=settings.scale, anchor=anchor, level=settings.level, intervals=intervals)
     warnings = (*reading.warnings, *_doubts(fitted, intervals))
     predictions = {} if predict is None else dict(_predictions(fitted, *predict, settings.level, intervals))
-    return Report(reading, fitted, board, warnings, predictions)
+    suggestions = suggested(fitted, suggest) if isinstance(fitted, Ranking) else ()
+    return Report(reading, fitted, board, warnings, predictions, suggestions)
 
 
-def fitted_to(data: Comparisons | Rankings, settings: Settings) -> Ranking | RankingsFit:
+def suggested(data: Ranking | Comparisons, count: int) -> tuple[Suggestion, ...]:
+    """The comparisons to make next; none where none are asked for."""
+    if not count:
+        return ()
+    from kilter.ranking.schedule import suggest_matches
+
+    return tuple(suggest_matches(data, count))
+
+
+def fitted_to(data: Comparisons | Rankings, settings: Settings, suggest: int = 0) -> Ranking | RankingsFit:
     """Strengths of comparisons or rankings; what cannot be ranked is told with the flags that help."""
     try:
         if isinstance(data, Rankings):
@@ -107,11 +123,17 @@ def fitted_to(data: Comparisons | Rankings, settings: Settings) -> Ranking | Ran
             disconnected=settings.disconnected,
         )
     except UnidentifiedError as error:
+        matches = "; ".join(map(_match, suggested(data, suggest))) if isinstance(data, Comparisons) else ""
         raise DataError(
             f"these comparisons do not determine strengths: {error.found.explanation()}. How far those lie from the "
-            "others has no finite estimate. Compare more; or rank each group by itself: --disconnected within; or say "
-            "what you believe beforehand: --disconnected prior, or --prior with a variance"
+            f"others has no finite estimate. Compare more ({matches or '--suggest 5 says whom'}); or rank each group "
+            "by itself: --disconnected within; or say what you believe beforehand: --disconnected prior, or --prior "
+            "with a variance"
         ) from None
+
+
+def _match(match: Suggestion) -> str:
+    return f"{match.left} against {match.right}"
 
 
 def _fitting_intervals(fitted: Ranking | RankingsFit) -> Intervals:
@@ -163,6 +185,7 @@ def rank(
     settings: Settings,
     *,
     predict: tuple[str, str] | None = None,
+    suggest: int = 0,
     csv: Path | None = None,
     plot: Path | None = None,
     as_json: bool = False,
@@ -174,7 +197,7 @@ def rank(
     from rich.console import Console
 
     _check_paths(csv, plot, settings, files)
-    found = report(read(list(files), **reading), settings, predict)
+    found = report(read(list(files), **reading), settings, predict, suggest)
     if csv is not None:
         found.board.write_csv(csv)
     if plot is not None:
@@ -200,6 +223,7 @@ def _check_paths(csv: Path | None, plot: Path | None, settings: Settings, files:
 
 
 def _draw(found: Report, plot: Path, settings: Settings) -> None:
+    from kilter.ranking.checks import calibration
     from kilter.ranking.pictures import draw
 
     if isinstance(found.fitted, RankingsFit):
@@ -208,6 +232,7 @@ def _draw(found: Report, plot: Path, settings: Settings) -> None:
     draw(
         found.fitted,
         plot,
+        calibration(found.fitted),
         scale=settings.scale,
         anchor=settings.anchor,
         level=settings.level,
@@ -245,4 +270,6 @@ def _show(found: Report, console: Console, top: int | None) -> None:
         console.print(Text(f"{extra.name}: {extra.value:.4g} ({extra.low:.4g} to {extra.high:.4g})"))
     for name, estimate in found.predictions.items():
         console.print(Text(f"{name}: {estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"))
+    for match in found.suggestions:
+        console.print(Text(f"compare next: {_match(match)} ({match.reason})"))
     console.print(Text(found.model, style="dim"))
