@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kilter.errors import ConfigError, DataError, NonFiniteError
 from kilter.ranking.comparisons import Comparisons
@@ -13,7 +14,7 @@ from kilter.ranking.fitted import Cluster, Ranking, clusters_of
 from kilter.ranking.likelihood import totals_of
 from kilter.ranking.newton import NotConvergedError, maximize
 from kilter.ranking.outcomes import OUTCOMES
-from kilter.ranking.separation import explained
+from kilter.ranking.separation import check_determined, explained
 
 Ties = Literal["none", "half", "davidson", "rao-kupper"]
 Disconnected = Literal["refuse", "within", "prior"]
@@ -34,9 +35,6 @@ def fit_comparisons(
     """Maximum-likelihood strengths, by damped Newton steps; see `kilter.ranking.bradley_terry` for the settings."""
     ties = ties_of(comparisons, ties)
     check_settings(prior_variance, disconnected)
-    clusters_of(comparisons, cluster)
-    if cluster is None:
-        cluster = "judge" if comparisons.judge is not None else "prompt" if comparisons.prompt is not None else None
     found = connectivity(comparisons)
     component = np.zeros(len(comparisons.items), np.int32)
     used, left_out = comparisons, 0.0
@@ -52,7 +50,11 @@ def fit_comparisons(
                 raise UnidentifiedError(found)
             used = comparisons.of_rows(inside)
             left_out = comparisons.games - used.games
+    clusters_of(used, cluster)
+    if cluster is None:
+        cluster = "judge" if several(used.judge) else "prompt" if several(used.prompt) else None
     totals = totals_of(used, order_effect=order_effect, ties=ties)
+    check_determined(totals, OUTCOMES[ties], component, used.covariate_names, order_effect, prior_variance)
     try:
         best = maximize(totals, OUTCOMES[ties], component=component, prior_variance=prior_variance)
     except (NotConvergedError, NonFiniteError) as error:
@@ -82,6 +84,11 @@ def ties_of(comparisons: Comparisons, ties: Ties | None) -> Ties:
         if not np.any((comparisons.outcome == 0) | (comparisons.outcome == 1)):
             raise DataError("all comparisons are ties: nothing says who is stronger, or how often ties are")
     return ties
+
+
+def several(labels: NDArray[np.int32] | NDArray[np.int64] | None) -> bool:
+    """Whether there are two judges or prompts at least: from one nothing is seen of how they vary."""
+    return labels is not None and bool(labels.min() != labels.max())
 
 
 def check_settings(prior_variance: float | None, disconnected: str) -> None:

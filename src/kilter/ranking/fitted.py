@@ -229,6 +229,7 @@ class Ranking:
             contrast[:items] = -(same / weights[item]) if reference is None else -reference
             contrast[item] += 1
             ends[item] = self._profile(contrast, level) if np.any(contrast[:items]) else 0.0
+        ends[(weights == 1) & (items > 1)] = np.nan
         return ends
 
     def difference(self, a: Item, b: Item, level: float = 0.95, method: Method = "wald") -> Estimate:
@@ -370,6 +371,11 @@ def clusters_of(comparisons: Comparisons, cluster: Cluster | None) -> Integers |
     if labels is None:
         raise DataError(
             f"cluster={cluster!r} was asked for, and the comparisons name no {cluster}; say which column is"
+        )
+    if np.ptp(labels) == 0:
+        raise DataError(
+            f"cluster={cluster!r} was asked for, and there is one {cluster} only: nothing shows how {cluster}s vary; "
+            "leave it out"
         )
     numbered: Integers = np.unique(labels, return_inverse=True)[1].astype(np.int32)
     return numbered

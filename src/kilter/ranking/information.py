@@ -210,7 +210,10 @@ class Banded:
         """Solve for pB vectors."""
         inner, extras = self._of_items(vectors[: self.items]), vectors[self.items :]
         if len(self.schur):
-            extras = np.linalg.solve(self.schur, extras - self.border.T @ inner).astype(np.float64, copy=False)
+            try:
+                extras = np.linalg.solve(self.schur, extras - self.border.T @ inner).astype(np.float64, copy=False)
+            except np.linalg.LinAlgError:
+                raise singular() from None
         return np.concatenate([inner - self.through @ extras, extras])
 
     def inverse_diagonal(self) -> Floats:

@@ -5,14 +5,21 @@ Albert and Anderson 1984, for Bradley-Terry with order effect, covariates and ti
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
-from kilter.errors import DataError, KilterError
-from kilter.ranking.comparisons import Comparisons, Floats
-from kilter.ranking.likelihood import Totals
+from kilter.errors import DataError, KilterError, NonFiniteError
+from kilter.ranking.comparisons import Comparisons, Floats, Integers
+from kilter.ranking.information import DENSE, plan_of, solver
+from kilter.ranking.likelihood import Totals, gradient_and_information
 from kilter.ranking.outcomes import OutcomeModel
 
+# Of the variance of a parameter by the others; rounding alone makes 1e14 of what is infinite.
+MOST_INFLATION = 1e9
 # Beyond it the programme would take longer than a person waits.
 MOST_ROWS = 30_000
 
@@ -37,13 +44,21 @@ def explained(
     names = ("order",) * order_effect + comparisons.covariate_names + ("ties",) * model.has_ties
     if not names or totals.observed.shape[1] > MOST_ROWS:
         return error
-    direction = runaway(totals, model.has_ties, strengths_move=prior_variance is None)
-    moving = tuple(name for name, move in zip(names, direction[totals.items :], strict=True) if abs(move) > 1e-6)
-    if not moving:
+    items, held = totals.items, np.zeros(totals.items + len(names), bool)
+    held[:items] = prior_variance is not None
+    direction = runaway(totals, model.has_ties, held)
+    if not direction[items:].any():
         return error
+    # What does not have to move is not named: the strengths, then each part in turn.
+    for part in (slice(items), *range(items, len(held))):
+        before = held.copy()
+        held[part] = True
+        found = runaway(totals, model.has_ties, held)
+        direction, held = (found, held) if found[items:].any() else (direction, before)
+    moving = tuple(name for name, move in zip(names, direction[items:], strict=True) if move)
     said = {"order": "the order effect", "ties": "the model of ties"}
     parts = " and ".join(said.get(name, f"the covariate {name}") for name in moving)
-    whom = " together with the items' strengths" if np.abs(direction[: totals.items]).max() > 1e-6 else ""
+    whom = " together with the items' strengths" if direction[:items].any() else ""
     instead = "; or count ties as half a win each (ties='half')" if "ties" in moving else ""
     return SeparatedError(
         f"{parts}{whom} can explain these outcomes ever better without end: no comparison speaks against it, so there "
@@ -52,8 +67,47 @@ def explained(
     )
 
 
-def runaway(totals: Totals, ties: bool, *, strengths_move: bool) -> Floats:
-    """p: a direction along which no observed outcome becomes less probable and some more; zeros if there is none."""
+def check_determined(
+    totals: Totals,
+    model: OutcomeModel,
+    component: Integers,
+    covariate_names: tuple[str, ...],
+    order_effect: bool,
+    prior_variance: float | None,
+) -> None:
+    """Raises DataError where what shifts the advantage is a combination of the rest, or of who is compared.
+
+    Then the fit has many maxima, and rounding would choose one. Told by variance inflation (Marquardt 1970).
+    """
+    names = ("the order effect",) * order_effect + tuple(f"the covariate {name}" for name in covariate_names)
+    if not names:
+        return
+    start = np.append(np.zeros(totals.items + len(names)), [model.start] * model.has_ties)
+    information = gradient_and_information(start, totals, model)[1]
+    information = replace(information, precision=0.0 if prior_variance is None else 1 / prior_variance)
+    alone, extras = np.diag(information.corner)[: len(names)], totals.items + np.arange(len(names))
+    units = np.zeros((len(start), len(names)))
+    units[extras, np.arange(len(names))] = 1
+    inflation = np.full(len(names), np.inf)
+    if alone.all():
+        plan = plan_of(totals.items, totals.left, totals.right) if len(start) > DENSE else None
+        with contextlib.suppress(NonFiniteError):
+            inflation = np.diag(solver(information, component, plan, tolerance=1e-6)(units)[extras]) * alone
+    lost = (alone == 0) | ~((inflation > 0) & (inflation < MOST_INFLATION))
+    if lost.any():
+        found = alone == 0 if not alone.all() else lost
+        named = " and ".join(name for name, one in zip(names, found, strict=True) if one)
+        raise DataError(
+            f"{named} cannot be told from the other parts of the model or from who is compared, as what always has one "
+            "value, or a property of the items themselves, cannot; leave it out"
+        )
+
+
+def runaway(totals: Totals, ties: bool, held: NDArray[np.bool_]) -> Floats:
+    """p: a direction along which no observed outcome becomes less probable and some more; zeros if there is none.
+
+    Parameters that are `held` do not move.
+    """
     from scipy.optimize import linprog  # a tenth of a second to load, for failures alone
 
     rows, items = len(totals.left), totals.items
@@ -62,8 +116,6 @@ def runaway(totals: Totals, ties: bool, *, strengths_move: bool) -> Floats:
         (np.repeat([1.0, -1.0], rows), (np.tile(index, 2), np.concatenate([totals.left, totals.right]))),
         shape=(rows, items),
     ).tocsr()
-    if not strengths_move:
-        ahead = ahead * 0
     ahead = sparse.hstack([ahead, sparse.csr_array(totals.shifts)], format="csr")
     won, tied, lost = (totals.observed > 0).astype(bool)
     if ties:
@@ -87,9 +139,14 @@ def runaway(totals: Totals, ties: bool, *, strengths_move: bool) -> Floats:
         gains = [ahead[won], -ahead[lost]]
     gain = sparse.vstack(gains, format="csr")
     scale = np.maximum(np.abs(gain).max(axis=0).toarray().ravel(), 1e-300)
-    bounded = [(-1 / unit, 1 / unit) for unit in scale]
-    found = linprog(-np.asarray(gain.sum(axis=0)).ravel(), A_ub=-gain, b_ub=np.zeros(gain.shape[0]), bounds=bounded)
+    most = np.where(held, 0, 1 / scale)
+    found = linprog(
+        -np.asarray(gain.sum(axis=0)).ravel(),
+        A_ub=-gain,
+        b_ub=np.zeros(gain.shape[0]),
+        bounds=np.column_stack([-most, most]),
+    )
     if found.status != 0 or -found.fun < 1e-6:
         return np.zeros(gain.shape[1])
     direction: Floats = found.x * scale
-    return direction
+    return np.where(np.abs(direction) > 1e-6, direction, 0)
