@@ -279,12 +279,19 @@ def test_the_guide_to_comparing_runs_as_it_is_printed(directory: Path) -> None:
 
 
 def test_the_guide_to_ranking_prints_what_it_shows(tmp_path: Path) -> None:
-    """But for the last slope of a fit, which is rounding."""
+    """But for the last slope of a fit, which is rounding. Its blocks go on from each other."""
     shown = [block.text for block in blocks(RANKING) if block.language == "text"]
-    printed = [text for text in run_all(steps_of(RANKING, tmp_path), tmp_path) if text]
-    assert len(printed) == len(shown) >= 6
-    for wanted, found in zip(shown, printed, strict=True):
-        assert re.sub(r"slope of \S+;", "", found) == re.sub(r"slope of \S+;", "", wanted)
+    end = "-- end of a block --\n"
+    run_kilter = (
+        "import subprocess, sys; print(subprocess.check_output([sys.executable, '-m', *{0}], text=True), end='')"
+    )
+    steps = steps_of(RANKING, tmp_path)
+    codes = [step[1] if step[0] == "python" else run_kilter.format(step) for step in steps]
+    (printed,) = run_all([["python", f"\nprint({end!r}, end='')\n".join(codes)]], tmp_path)
+    found = [text for text in printed.split(end) if text]
+    assert len(found) == len(shown) >= 6
+    for wanted, text in zip(shown, found, strict=True):
+        assert re.sub(r"slope of \S+;", "", text) == re.sub(r"slope of \S+;", "", wanted)
 
 
 def test_python_of_the_questions_and_the_reference_runs(tmp_path: Path) -> None:
