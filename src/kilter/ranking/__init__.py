@@ -17,6 +17,7 @@ from kilter.ranking.plackett_luce import RankingsFit, RankingsPrediction, fit_ra
 from kilter.ranking.ranks import probability_best, rank_intervals
 from kilter.ranking.reading.tables import read_comparisons
 from kilter.ranking.resampling import bootstrap
+from kilter.ranking.schedule import suggest_matches
 from kilter.ranking.separation import SeparatedError
 from kilter.ranking.triads import transitivity
 from kilter.ranking.uncertainty import Estimate
@@ -56,5 +57,6 @@ __all__ = [
     "rank_intervals",
     "read_comparisons",
     "residuals",
+    "suggest_matches",
     "transitivity",
 ]
