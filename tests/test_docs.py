@@ -30,7 +30,7 @@ ESTIMATING = DOCS / "concepts" / "estimating-divergences.md"
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 QUICKSTART, QUICKSTART_ZH = DOCS / "quickstart.md", DOCS / "zh" / "quickstart.md"
 DIVERGENCE = DOCS / "concepts" / "divergence.md"
-YOUR_DATA, YOUR_MODEL, TRAINING, SWEEPS, BUDGET, COMPARING, WHICH_LOSS, FAQ, API = (
+YOUR_DATA, YOUR_MODEL, TRAINING, SWEEPS, BUDGET, COMPARING, RANKING, WHICH_LOSS, FAQ, API = (
     DOCS / name
     for name in (
         "guides/your-data.md",
@@ -39,6 +39,7 @@ YOUR_DATA, YOUR_MODEL, TRAINING, SWEEPS, BUDGET, COMPARING, WHICH_LOSS, FAQ, API
         "guides/sweeps.md",
         "guides/kl-budget.md",
         "guides/comparing-models.md",
+        "guides/ranking.md",
         "guides/which-loss.md",
         "faq.md",
         "reference/api.md",
@@ -277,6 +278,22 @@ def test_the_guide_to_comparing_runs_as_it_is_printed(directory: Path) -> None:
     assert told.startswith("[(")
 
 
+def test_the_guide_to_ranking_prints_what_it_shows(tmp_path: Path) -> None:
+    """But for the last slope of a fit, which is rounding. Its blocks go on from each other."""
+    shown = [block.text for block in blocks(RANKING) if block.language == "text"]
+    end = "-- end of a block --\n"
+    run_kilter = (
+        "import subprocess, sys; print(subprocess.check_output([sys.executable, '-m', *{0}], text=True), end='')"
+    )
+    steps = steps_of(RANKING, tmp_path)
+    codes = [step[1] if step[0] == "python" else run_kilter.format(step) for step in steps]
+    (printed,) = run_all([["python", f"\nprint({end!r}, end='')\n".join(codes)]], tmp_path)
+    found = [text for text in printed.split(end) if text]
+    assert len(found) == len(shown) >= 6
+    for wanted, text in zip(shown, found, strict=True):
+        assert re.sub(r"slope of \S+;", "", text) == re.sub(r"slope of \S+;", "", wanted)
+
+
 def test_python_of_the_questions_and_the_reference_runs(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     metrics = tmp_path / "runs" / "dpo" / "metrics.jsonl"
@@ -306,7 +323,7 @@ def test_estimates_are_printed_as_the_page_has_them(tmp_path: Path) -> None:
 
 
 # Packages with examples in docstrings.
-SHOWING = ("divergence", "objectives", "tokens", "data", "measure", "train", "demo")
+SHOWING = ("divergence", "objectives", "tokens", "data", "measure", "train", "demo", "ranking")
 
 
 def test_docstring_examples_are_true() -> None:

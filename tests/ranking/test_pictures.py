@@ -126,6 +126,18 @@ def test_bins_without_games_are_left_out_and_more_games_are_larger_dots() -> Non
     assert float(few.attrib["r"]) < float(many.attrib["r"])
 
 
+def test_bins_of_favourites_fill_the_picture() -> None:
+    above = SimpleNamespace(
+        **{name: np.array([0.6, 0.9]) for name in ("predicted", "observed", "high")},
+        low=np.array([0.55, 0.85]),
+        games=np.array([9.0, 9.0]),
+    )
+    part = pictures.calibration(above)
+    near, far = (float(dot.attrib["cx"]) for dot in circles(of_part(part)))
+    assert "0.5" in texts(of_part(part))
+    assert far - near > pictures.CALIBRATION_SIDE / 2
+
+
 def test_long_names_are_cut_in_their_middle_and_stay_whole_for_the_pointer() -> None:
     name = "organisation/" + "very-" * 20 + "long-v0.2"
     shown = pictures.short(name)

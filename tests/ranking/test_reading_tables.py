@@ -187,6 +187,7 @@ def test_tuples_are_comparisons_and_their_third_part_an_outcome_or_a_winner() ->
         ({"left": ["x", 1], "right": ["y", "y"], "winner": ["left", "left"]}, "values of different kinds"),
         ({"left": [0.5], "right": [1.0], "winner": ["left"]}, "items are numbers with decimals"),
         ({"left": ["x"], "right": ["x"], "winner": ["left"]}, "none that compares two items"),
+        ({"chosen": ["Yes. " * 90], "rejected": ["No."]}, "row 1: chosen has a text of 450 characters"),
         (pd.DataFrame({"left": [], "right": [], "winner": []}), "has no rows"),
     ],
 )

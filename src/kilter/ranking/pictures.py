@@ -137,29 +137,31 @@ def heat_map(
 
 
 def calibration(bins: Bins, *, left: float = MARGIN, top: float = MARGIN) -> Part:
-    """How often the left item won, over how probable that was; dots are larger where there are more games."""
+    """The share of games that was won, over how probable that was; dots are larger where there are more games."""
+    shown = (bins.games > 0) & np.isfinite(bins.predicted + bins.observed)
+    columns = (bins.predicted, bins.observed, bins.low, bins.high, bins.games)
+    dots = np.column_stack([column[shown] for column in columns])
+    # Of favourites alone all probabilities are above a half.
+    least = float(np.floor(10 * np.nanmin(dots[:, :3], initial=1) + 1e-9) / 10) if len(dots) else 0.0
+    edges = (0.0 if least < 0.3 else least, 1.0)
     room = 44
-    panel = Panel(left + room, top + HEAD + 10, CALIBRATION_SIDE, CALIBRATION_SIDE, (0, 1), (0, 1))
-    fifths = [0, 0.2, 0.4, 0.6, 0.8, 1]
+    panel = Panel(left + room, top + HEAD + 10, CALIBRATION_SIDE, CALIBRATION_SIDE, edges, edges)
     elements = [
         words(left, top + 14, "Do the probabilities hold?", 'class="head"'),
-        words(left, top + 33, "share won by the left item; 95% intervals; on the line they hold", SMALL),
-        panel.axes(fifths, fifths),
-        panel.line([(0, 0), (1, 1)], f'stroke="{FAINT}" stroke-dasharray="4 3"'),
+        words(left, top + 33, "share that was won, with its interval; on the line they hold", SMALL),
+        panel.axes(ticks(*edges), ticks(*edges)),
+        panel.line([(edge, edge) for edge in edges], f'stroke="{FAINT}" stroke-dasharray="4 3"'),
     ]
-    most = float(np.max(bins.games, initial=1))
-    columns = (bins.predicted, bins.observed, bins.low, bins.high, bins.games)
-    for predicted, observed, low, high, games in zip(*(map(float, column) for column in columns), strict=True):
-        if games > 0 and np.isfinite(predicted + observed):
-            across, down = panel.at(predicted, observed)
-            if np.isfinite(low + high):
-                elements.append(panel.line([(predicted, low), (predicted, high)], f'stroke="{BETTER}"'))
-            radius = 2 + 4 * (games / most) ** 0.5
-            elements.append(
-                f'<circle cx="{across:.1f}" cy="{down:.1f}" r="{radius:.1f}" fill="{BETTER}">'
-                f"<title>{games:,.0f} games</title></circle>"
-            )
-    elements.append(panel.words(1, 0, "predicted", f'{SMALL} text-anchor="end"', up=-36))
+    most = float(np.max(dots[:, 4], initial=1))
+    for predicted, observed, low, high, games in dots.tolist():
+        across, down = panel.at(predicted, observed)
+        if np.isfinite(low + high):
+            elements.append(panel.line([(predicted, low), (predicted, high)], f'stroke="{BETTER}"'))
+        elements.append(
+            f'<circle cx="{across:.1f}" cy="{down:.1f}" r="{2 + 4 * (games / most) ** 0.5:.1f}" fill="{BETTER}">'
+            f"<title>{games:,.0f} games</title></circle>"
+        )
+    elements.append(panel.words(1, edges[0], "predicted", f'{SMALL} text-anchor="end"', up=-36))
     return Part(elements, room + CALIBRATION_SIDE + 20, CALIBRATION_SIDE + HEAD + 50)
 
 
@@ -324,9 +326,5 @@ def _cell(left: float, top: float, probability: float) -> str:
 
 
 def _percent(probability: float) -> str:
-    """Whole percent, and never a certainty.
-
-    >>> _percent(0.996), _percent(0.004), _percent(0.5)
-    ('>99', '<1', '50')
-    """
+    """Whole percent, and never a certainty."""
     return ">99" if probability > 0.99 else "<1" if probability < 0.01 else f"{100 * probability:.0f}"

@@ -224,7 +224,7 @@ def _unknown(names: Sequence[str], given: Mapping[str, str]) -> str:
     fixed = f" with {', '.join(f'{name} as {role}' for role, name in given.items())}" if given else ""
     return (
         f"the columns are {_listed(names)}{fixed}: that is no layout of comparisons that is known; name the columns "
-        f"that hold them (left=..., right=..., winner=...), or rename them. Known are: {known}"
+        f"that hold them (columns: left=..., right=..., winner=...), or rename them. Known are: {known}"
     )
 
 

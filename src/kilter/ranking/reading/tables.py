@@ -16,13 +16,15 @@ import numpy as np
 
 from kilter.errors import ConfigError, DataError
 from kilter.ranking.comparisons import Comparisons, Floats, Rankings
-from kilter.ranking.reading.coding import in_order, merged, numbers
+from kilter.ranking.reading.coding import in_order, merged, numbers, to_numpy
 from kilter.ranking.reading.columns import Columns, check_column, recognise
 from kilter.ranking.reading.covariates import Chosen, chosen, covariate, engine_missing
 from kilter.ranking.reading.expressions import Expression, parse
 from kilter.ranking.reading.grouping import SKIP, Mask, Rows, grouped, ran
 from kilter.ranking.reading.sources import Source, source_of
 from kilter.ranking.reading.verdicts import Sides, verdicts
+
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ def _comparisons(
     for alias, expression in wanted.in_engine.items():
         absent |= engine_missing(rows, alias, expression, skip=skip_missing)
     left, right = columns.sides
+    for side in columns.sides:
+        _refuse_long_names(rows, side)
     _, (one, other) = in_order([rows.codes[side].without(absent) for side in (left, right)], "items")
     alone = (one == other) & ~absent
     skipped, absent = int(rows.count[absent].sum()), absent | alone
@@ -170,6 +174,26 @@ def _comparisons(
         prompt=codes["prompt"][at].astype(np.int64) if "prompt" in codes else None,
     )
     return Reading(comparisons, columns, skipped, int(rows.count[alone].sum()))
+
+
+def _refuse_long_names(rows: Rows, side: str) -> None:
+    """Raise DataError where items are texts that were compared, not the names of who wrote them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = rows.codes[side].values
+    if not pa.types.is_string(values.type):
+        return
+    length = to_numpy(pc.utf8_length(values), 0)
+    long = rows.spread(side, length > LONGEST_NAME, False)
+    if long.any():
+        rows.refuse_where(
+            long,
+            [rows.names[side]],
+            lambda row: len(str(row.get(rows.names[side]))) > LONGEST_NAME,
+            f"{rows.names[side]} has a text of {length.max():,} characters",
+            f"expected names of at most {LONGEST_NAME}; name the columns that say who wrote the texts",
+        )
 
 
 def _weights(rows: Rows, absent: Mask) -> Floats:
