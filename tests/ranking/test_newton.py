@@ -234,3 +234,18 @@ def test_a_maximum_at_infinity_is_not_reported_as_one() -> None:
     totals = totals_of(Comparisons.counted("ab", "bc", [1, 1]))
     with pytest.raises((NotConvergedError, NonFiniteError)):
         maximize(totals, OUTCOMES["none"], component=np.zeros(3, np.int32))
+
+
+def test_strengths_held_by_a_wide_prior_alone_still_converge() -> None:
+    # The likelihood is nearly nothing where each of its terms is a difference of numbers a million times larger.
+    data = Comparisons(
+        items=tuple("abcdef"),
+        left=np.array([3, 0, 0, 0, 1], np.int32),
+        right=np.array([5, 1, 5, 4, 4], np.int32),
+        outcome=np.array([1, 0.5, 0, 0.5, 0]),
+        count=np.array([810.0, 468, 522, 214, 154]),
+        weight=np.ones(5),
+        covariates=np.array([[1.2, -1.4], [0, -1.5], [-0.4, 0.4], [0.9, -1.4], [0.4, -1.6]]),
+        covariate_names=("x", "y"),
+    )
+    assert fit_comparisons(data, ties="davidson", prior_variance=100.0).gradient_norm < 1e-8

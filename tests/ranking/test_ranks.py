@@ -69,6 +69,7 @@ def test_an_item_alone_gets_all_ranks() -> None:
     data = rows(("a", "b", 30), ("b", "a", 1), ("b", "c", 30), ("c", "b", 1), ("hero", "a", 5))
     ranking = fit_comparisons(data, disconnected="within")
     assert rank_intervals(ranking)[ranking.items.index("hero")].tolist() == [1, 4]
+    assert np.flatnonzero(np.isnan(probability_best(ranking))).tolist() == [ranking.items.index("hero")]
     assert rank_intervals(ranking)[ranking.items.index("a")].max() <= 3
 
 

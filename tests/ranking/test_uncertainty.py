@@ -258,3 +258,25 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         ranking.intervals(95)
     with pytest.raises(ConfigError, match="no intervals 'exact'"):
         ranking.difference("a", "b", method="exact")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ties", ["none", "davidson", "rao-kupper"])
+def test_a_prediction_that_is_all_but_certain_has_a_finite_interval(ties: str) -> None:
+    chain = [(a, b, 1.0, 1e6) for a, b in zip("abcd", "bcde", strict=False)]
+    chain += [(b, a, 1.0, 1.0) for a, b, _, _ in chain]
+    if ties != "none":
+        chain.append(("a", "b", 0.5, 1e3))
+    ranking = fit_comparisons(Comparisons.counted(*zip(*chain, strict=True)), ties=ties)  # type: ignore[arg-type]
+    told = ranking.predict("a", "e")
+    assert told.left_wins.value == pytest.approx(1)
+    for one in told if ties != "none" else (told.left_wins, told.right_wins):
+        assert 0 <= one.low <= one.value <= one.high <= 1
+        assert 0 < one.standard_error < 10
+
+
+def test_a_profile_does_not_leave_the_thresholds_that_there_are() -> None:
+    # One tie in many games: Rao and Kupper's threshold is just above zero.
+    rows = [("a", "b", 1.0, 6), ("b", "a", 1.0, 2), ("b", "c", 1.0, 5), ("c", "b", 1.0, 3), ("a", "c", 0.5, 0.01)]
+    ranking = fit_comparisons(Comparisons.counted(*zip(*rows, strict=True)), ties="rao-kupper")
+    found = ranking.difference("a", "c", 0.999, method="profile")
+    assert -math.inf < found.low < found.value < found.high < math.inf

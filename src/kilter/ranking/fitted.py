@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+from scipy import special
 
 from kilter.errors import ConfigError, DataError
 from kilter.ranking.comparisons import Comparisons, Floats, Integers, Item
@@ -275,15 +276,17 @@ class Ranking:
             if outcome == 1 and not self.model.has_ties:
                 told.append(Estimate(0.0, 0.0, 0.0, 0.0))
                 continue
-            probability = float(np.exp(log_probability))
-            direction = by.advantage[outcome, 0] * contrast
+            others = [other for other in (0, 1, 2) if other != outcome and (other != 1 or self.model.has_ties)]
+            log_rest = float(np.logaddexp.reduce(logs[others]))
+            odds = log_probability - log_rest
+            # How the log-odds move: as the outcome's log-probability does, less the average of the others'.
+            share = np.exp(logs[others] - log_rest)
+            direction = (by.advantage[outcome, 0] - share @ by.advantage[others, 0]) * contrast
             if self.model.has_ties:
-                direction[-1] += by.tie[outcome, 0]
-            # The log-odds log p - log(1 - p) move by 1 / (1 - p) of what log p does.
-            error = float(np.sqrt(self.variance(direction / (1 - probability), kind)))
-            odds = log_probability - np.log1p(-probability)
-            low, high = (float(1 / (1 + np.exp(-odds - sign * half * error))) for sign in (-1, 1))
-            told.append(Estimate(probability, low, high, error))
+                direction[-1] += by.tie[outcome, 0] - share @ by.tie[others, 0]
+            error = float(np.sqrt(self.variance(direction, kind)))
+            ends = special.expit([odds - half * error, odds + half * error])
+            told.append(Estimate(float(np.exp(log_probability)), float(ends[0]), float(ends[1]), error))
         return Prediction(*told)
 
     def told_on(

@@ -10,7 +10,7 @@ import numpy as np
 from kilter.errors import KilterError
 from kilter.ranking.comparisons import Floats, Integers
 from kilter.ranking.information import DENSE, Bordered, centred, plan_of, solver
-from kilter.ranking.likelihood import Totals, gradient_and_information, log_likelihood
+from kilter.ranking.likelihood import Totals, advantage, gradient_and_information, log_likelihood
 from kilter.ranking.outcomes import OutcomeModel
 
 # The last step moves no log-strength by more than this; those after it would move it by about its square.
@@ -76,7 +76,7 @@ def maximize(
         largest = float(np.max(np.abs(step) * scale_of(information)))
         length = 1.0
         # What rounding adds to a sum of this size is no fall.
-        noise = 1e-13 * abs(value)
+        noise = 1e-13 * abs(value) + rounding(parameters, totals)
         while (
             not (model.allows(parameters[-1] + length * step[-1]) or not model.has_ties)
             or not (risen := objective(parameters + length * step)) >= value + 1e-4 * length * rise - noise
@@ -96,6 +96,11 @@ def maximize(
             norm = float(np.abs(slope[: totals.items]).max())
             return Maximum(parameters, value, norm, steps, replace(information, precision=precision))
     raise not_converged(MOST_STEPS, largest, parameters)
+
+
+def rounding(parameters: Floats, totals: Totals) -> float:
+    """What the advantages' rounding may add to the log-likelihood, which can be small where they are large."""
+    return 1e-15 * float(totals.observed.sum(axis=0) @ np.abs(advantage(parameters, totals)))
 
 
 def scale_of(information: Bordered) -> Floats:

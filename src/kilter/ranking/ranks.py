@@ -68,7 +68,8 @@ def rank_intervals(
 def probability_best(ranking: Ranking, kind: Kind = "fisher", *, draws: int = 10_000, seed: int = 0) -> Floats:
     """I: how often each item is the strongest of its component in `draws` of the estimates' normal distribution.
 
-    The share's own standard error is at most 0.5 / sqrt(draws). Raises ConfigError beyond 5,000 parameters.
+    The share's own standard error is at most 0.5 / sqrt(draws). Not a number for an item that is alone in its
+    component. Raises ConfigError beyond 5,000 parameters.
     """
     if draws < 1:
         raise ConfigError(f"{draws} draws were asked for; give at least one")
@@ -82,7 +83,8 @@ def probability_best(ranking: Ranking, kind: Kind = "fisher", *, draws: int = 10
         drawn += ranking.strengths[:, None]
         strongest = np.maximum.reduceat(drawn[order], starts, axis=0)
         best += (drawn == strongest[component]).sum(axis=1)
-    return best / draws
+    alone = (np.bincount(component)[component] == 1) & (items > 1)
+    return np.where(alone, np.nan, best / draws)
 
 
 def greatest_deviation(

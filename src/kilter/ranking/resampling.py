@@ -19,7 +19,7 @@ from kilter.ranking.comparisons import Floats, Item
 from kilter.ranking.fitted import Ranking, check_level, clusters_of
 from kilter.ranking.information import centred
 from kilter.ranking.likelihood import grouped, rows_of
-from kilter.ranking.newton import NotConvergedError, maximize
+from kilter.ranking.newton import NotConvergedError, maximize, rounding
 from kilter.ranking.uncertainty import Estimate
 
 # To this many parameters, draws are fitted together; beyond, a fit's own work exceeds that of starting it.
@@ -181,7 +181,7 @@ def maximize_together(ranking: Ranking, observed: Floats) -> tuple[Floats, NDArr
         here, seen = parameters[active], observed[:, active]
         step, rise = problem.step(here, seen)
         length, pending = np.ones(len(active)), np.ones(len(active), bool)
-        noise = 1e-13 * np.abs(value[active])
+        noise = 1e-13 * np.abs(value[active]) + rounding(ranking.parameters, ranking.totals)
         moved, risen = here.copy(), value[active].copy()
         while pending.any() and length.min() > 1e-8:
             tried = here[pending] + length[pending, None] * step[pending]

@@ -16,6 +16,7 @@ from kilter.ranking.bradley_terry import PRIOR_VARIANCE, fit_comparisons, ties_o
 from kilter.ranking.comparisons import Comparisons, Floats, Integers, Item
 from kilter.ranking.connectivity import connectivity
 from kilter.ranking.fitted import Ranking
+from kilter.ranking.uncertainty import WHOLE
 
 # To this many items every pair is a candidate; beyond, as many pairs as that drawn at random.
 ALL_PAIRS = 2000
@@ -34,14 +35,17 @@ class Suggestion(NamedTuple):
 
 
 def suggest_matches(data: Ranking | Comparisons, count: int = 10, *, seed: int = 0) -> list[Suggestion]:
-    """The `count` comparisons to make next, the most useful first, each as if those before it had been made.
+    """The `count` comparisons to make next, the most useful first, each as if those before it had been made once.
+
+    A pair comes again only when all others have come. Where strengths are not determined, comparisons serve better than
+    a ranking within groups, which no longer has the results between them.
 
     Where groups are not connected, one comparison for each group but one comes first, between the items of neighbouring
     groups that are nearest by a fit with a prior, so that either may win; each needs to be repeated until results go
     both ways. The others bring the greatest expected fall of the mean variance of differences (A-optimal design): for
     information w and contrast x, w |Cx|^2 / (1 + w x'Cx) of the covariance C's trace (Sherman and Morrison 1950).
-    Beyond 2,000 items candidates are drawn at random. Raises ConfigError beyond 5,000 parameters where the items are
-    connected, or where `count` is not positive.
+    Beyond 2,000 items candidates are drawn at random; beyond 5,000 parameters there are only those that connect, and
+    ConfigError is raised where the items are connected already. Also where `count` is not positive.
     """
     if count < 1:
         raise ConfigError(f"{count} matches were asked for; give a positive number")
@@ -60,7 +64,7 @@ def suggest_matches(data: Ranking | Comparisons, count: int = 10, *, seed: int =
             prior_variance=PRIOR_VARIANCE,
         )
     first = connecting(ranking, found.group, found.league)[:count]
-    if len(first) == count:
+    if len(first) == count or len(ranking.parameters) > WHOLE:
         return first
     index = {item: place for place, item in enumerate(ranking.items)}
     planned = [(index[match.left], index[match.right]) for match in first]
@@ -130,16 +134,20 @@ def informative(
 
     for one, other in planned or []:
         play(one, other, float(_information(ranking, np.array([one]), np.array([other]))[0]))
-    suggested = []
+    low, high = np.minimum(left, right), np.maximum(left, right)
+    suggested, fresh = [], np.ones(len(left), bool)
     for _ in range(count):
         # The mean variance of a difference is 2 / (I - 1) of the trace, as strengths have mean zero.
         gain = 2 / (items - 1) * information * norm / (1 + information * np.maximum(variance, 0))
-        best = int(np.argmax(gain))
+        best = int(np.argmax(np.where(fresh, gain, -1.0)))
         one, other = int(left[best]), int(right[best])
         error = math.sqrt(max(float(variance[best]), 0))
         reason = f"their difference is known to ± {error:.2f} (standard error, log-odds)"
         suggested.append(Suggestion(ranking.items[one], ranking.items[other], reason, float(gain[best])))
         play(one, other, float(information[best]))
+        fresh &= (low != low[best]) | (high != high[best])
+        if not fresh.any():
+            fresh[:] = True
     return suggested
 
 

@@ -169,6 +169,8 @@ def profile_interval(
         reached = 0.0
         for _ in range(40):
             moved = start + along * (side * (distance - reached) / variance)
+            if model.has_ties and not model.allows(moved[-1]):
+                moved[-1] = start[-1]
             try:
                 found = maximize(
                     totals, model, component=component, prior_variance=prior_variance, start=moved, fixed=contrast
