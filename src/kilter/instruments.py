@@ -57,7 +57,9 @@ def rank(
         tuple[str, str] | None, Parameter(help="Two items: how likely each is to win against the other.")
     ] = None,
     suggest: Annotated[int, Parameter(help="Suggest so many comparisons to make next.")] = 0,
-    top: Annotated[int | None, Parameter(help="Print only the first so many items.")] = None,
+    top: Annotated[
+        int | None, Parameter(help="Print so many items; by default all, or 100 where there are more than 500.")
+    ] = None,
     csv: Annotated[Path | None, Parameter(help="Write the leaderboard there, as CSV.")] = None,
     plot: Annotated[Path | None, Parameter(help="Draw the leaderboard there, as SVG.")] = None,
     as_json: Annotated[

@@ -34,10 +34,10 @@ class Line(NamedTuple):
     """An item of a leaderboard; what is not known is None. Ranks count within the item's group."""
 
     rank: int
-    rank_low: int | None
-    rank_high: int | None
+    rank_low: int
+    rank_high: int
     item: Item
-    strength: float
+    strength: float | None
     low: float | None
     high: float | None
     games: int
@@ -84,14 +84,18 @@ class Leaderboard:
         for line in self.lines[:top]:
             cells = [str(line.group + 1)] * groups
             cells += [str(line.rank), _span(line.rank_low, line.rank_high), str(line.item)]
-            cells += [told(line.strength, self.scale), self._interval(line), f"{line.games:,}"]
+            cells += [
+                "unknown" if line.strength is None else told(line.strength, self.scale),
+                self._interval(line),
+                f"{line.games:,}",
+            ]
             cells += [] if line.win_rate is None else [f"{line.win_rate:.1%}"]
             shown.add_row(*map(Text, cells))
         return shown
 
     def _interval(self, line: Line) -> str:
         if line.low is None or line.high is None:
-            return "unknown"
+            return "unknown" if line.strength is not None else ""
         return f"{told(line.low, self.scale)} to {told(line.high, self.scale)}"
 
     def write_csv(self, path: Path) -> None:
@@ -142,22 +146,23 @@ def _lines(
     fitted: Ranking | RankingsFit,
     told_I3: Floats,
     places: Integers,
-    between: Integers | None,
+    between: Integers,
     games: Floats,
     win_rates: Floats,
 ) -> Iterator[Line]:
     """From the strongest on; equal ones by name."""
     alone = np.bincount(fitted.component)[fitted.component] == 1
     for place in np.lexsort((np.arange(len(places)), places, fitted.component)).tolist():
-        low, high = (None, None) if between is None else (int(end) for end in between[place])
+        low, high = between[place].tolist()
         strength, *ends = (float(value) for value in told_I3[place])
-        known = all(map(math.isfinite, ends)) and not (alone[place] and len(places) > 1)
+        nothing = alone[place] and len(places) > 1
+        known = all(map(math.isfinite, ends)) and not nothing
         yield Line(
             int(places[place]),
             low,
             high,
             fitted.items[place],
-            strength,
+            None if nothing else strength,
             ends[0] if known else None,
             ends[1] if known else None,
             round(games[place]),
@@ -171,14 +176,11 @@ def _of_rankings(
 ) -> Leaderboard:
     if intervals != "wald":
         raise ConfigError(f"intervals of rankings are wald, and {intervals} were asked for; leave that out")
-    order = np.lexsort((-fitted.strengths, fitted.component))
-    first = np.searchsorted(fitted.component[order], fitted.component[order])
-    places = np.empty(len(order), np.int32)
-    places[order] = np.arange(len(order)) - first + 1
     of = fitted.rankings
     games = np.bincount(of.item, of.count[of.ranking], minlength=len(fitted.items)).astype(np.float64)
-    unknown = np.full(len(order), np.nan)
-    lines = _lines(fitted, fitted.told_on(scale, anchor, level), places, None, games, unknown)
+    unknown = np.full(len(games), np.nan)
+    places, between = ranks(fitted), rank_intervals(fitted, level)
+    lines = _lines(fitted, fitted.told_on(scale, anchor, level), places, between, games, unknown)
     return Leaderboard(tuple(lines), (), scale, level, intervals)
 
 
@@ -207,5 +209,5 @@ def told(value: float, scale: str) -> str:
     return f"{value:.1f}" if scale == "elo" else f"{value:.3g}" if scale == "odds" else f"{value:.2f}"
 
 
-def _span(low: int | None, high: int | None) -> str:
-    return "" if low is None or high is None else str(low) if low == high else f"{low}-{high}"
+def _span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}-{high}"

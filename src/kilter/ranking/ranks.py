@@ -11,6 +11,7 @@ from scipy import linalg, special
 from kilter.errors import ConfigError
 from kilter.ranking.comparisons import Floats, Integers
 from kilter.ranking.fitted import Kind, Ranking, check_level
+from kilter.ranking.plackett_luce import RankingsFit
 from kilter.ranking.uncertainty import WHOLE
 
 # To this many items the greatest deviation of all differences is simulated; beyond, bounded.
@@ -20,7 +21,7 @@ EQUAL = 1e-9
 ROWS_AT_ONCE = 256
 
 
-def ranks(ranking: Ranking) -> Integers:
+def ranks(ranking: Ranking | RankingsFit) -> Integers:
     """I: 1 for the strongest of its component; equal strengths share the better rank."""
     order = np.lexsort((-ranking.strengths, ranking.component))
     strengths, component = ranking.strengths[order], ranking.component[order]
@@ -34,7 +35,12 @@ def ranks(ranking: Ranking) -> Integers:
 
 
 def rank_intervals(
-    ranking: Ranking, level: float = 0.95, kind: Kind = "fisher", *, draws: int = 4000, seed: int = 0
+    ranking: Ranking | RankingsFit,
+    level: float = 0.95,
+    kind: Kind = "fisher",
+    *,
+    draws: int = 4000,
+    seed: int = 0,
 ) -> Integers:
     """I2: the lowest and highest rank of each item; all items' true ranks lie within at once with that probability.
 
@@ -47,12 +53,12 @@ def rank_intervals(
     """
     check_level(level)
     component, items = ranking.component, len(ranking.items)
-    clusters = ranking.clusters if kind == "sandwich" else None
+    clusters = ranking.clusters if kind == "sandwich" and isinstance(ranking, Ranking) else None
     members = np.bincount(component)
-    if len(ranking.parameters) > WHOLE:
+    if len(ranking.parameters) > WHOLE and isinstance(ranking, Ranking):
         better, worse = _apart(ranking, level, kind, clusters)
     else:
-        covariance = ranking.covariance(kind)[:items, :items]
+        covariance = _covariance(ranking, kind)
         pairs = float((members * (members - 1.0)).sum() / 2)
         if items <= SIMULATED:
             most = greatest_deviation(covariance, component, level, clusters, draws=draws, seed=seed)
@@ -65,7 +71,9 @@ def rank_intervals(
     return found
 
 
-def probability_best(ranking: Ranking, kind: Kind = "fisher", *, draws: int = 10_000, seed: int = 0) -> Floats:
+def probability_best(
+    ranking: Ranking | RankingsFit, kind: Kind = "fisher", *, draws: int = 10_000, seed: int = 0
+) -> Floats:
     """I: how often each item is the strongest of its component in `draws` of the estimates' normal distribution.
 
     The share's own standard error is at most 0.5 / sqrt(draws). Not a number for an item that is alone in its
@@ -74,7 +82,7 @@ def probability_best(ranking: Ranking, kind: Kind = "fisher", *, draws: int = 10
     if draws < 1:
         raise ConfigError(f"{draws} draws were asked for; give at least one")
     items, component = len(ranking.items), ranking.component
-    root = _root(ranking.covariance(kind)[:items, :items])
+    root = _root(_covariance(ranking, kind))
     order = np.argsort(component, kind="stable")
     starts = np.searchsorted(component[order], np.arange(int(component.max()) + 1))
     generator, best = np.random.default_rng(seed), np.zeros(items)
@@ -85,6 +93,16 @@ def probability_best(ranking: Ranking, kind: Kind = "fisher", *, draws: int = 10
         best += (drawn == strongest[component]).sum(axis=1)
     alone = (np.bincount(component)[component] == 1) & (items > 1)
     return np.where(alone, np.nan, best / draws)
+
+
+def _covariance(ranking: Ranking | RankingsFit, kind: Kind) -> Floats:
+    """II: of the log-strengths."""
+    items = len(ranking.items)
+    if isinstance(ranking, Ranking):
+        return ranking.covariance(kind)[:items, :items]
+    if kind != "fisher":
+        raise ConfigError(f"rankings have a fisher covariance only, and {kind} was asked for; leave that out")
+    return ranking.covariance()[:items, :items]
 
 
 def greatest_deviation(

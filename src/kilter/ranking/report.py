@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FEW_CLUSTERS = 30
 WIDE = 10_000
+# A leaderboard that is longer is cut to its first lines, if nothing else is asked for.
+LONG, FIRST = 500, 100
 MODELS = {
     "none": "Bradley-Terry",
     "half": "Bradley-Terry, a tie as half a win each and a grade as its part",
@@ -226,13 +228,11 @@ def _draw(found: Report, plot: Path, settings: Settings) -> None:
     from kilter.ranking.checks import calibration
     from kilter.ranking.pictures import draw
 
-    if isinstance(found.fitted, RankingsFit):
-        raise ConfigError("--plot is for comparisons, and these are rankings; leave it out")
     assert found.board.intervals != "bootstrap"
     draw(
         found.fitted,
         plot,
-        calibration(found.fitted),
+        calibration(found.fitted) if isinstance(found.fitted, Ranking) else None,
         scale=settings.scale,
         anchor=settings.anchor,
         level=settings.level,
@@ -262,9 +262,11 @@ def _show(found: Report, console: Console, top: int | None) -> None:
     for warning in found.warnings:
         console.print(Text.assemble(("warning: ", "bold yellow"), warning))
     console.print()
+    if top is None and len(found.board.lines) > LONG:
+        top = FIRST
     console.print(found.board.table(top))
-    if top is not None and top < len(found.board.lines):
-        console.print(Text(f"and {len(found.board.lines) - top:,} more", style="dim"))
+    if (more := len(found.board.lines) - len(found.board.lines[:top])) > 0:
+        console.print(Text(f"and {more:,} more: --top {len(found.board.lines)} or --csv shows them", style="dim"))
     console.print()
     for extra in found.board.extras:
         console.print(Text(f"{extra.name}: {extra.value:.4g} ({extra.low:.4g} to {extra.high:.4g})"))
