@@ -11,6 +11,7 @@ from scipy import stats
 
 from kilter.errors import ConfigError
 from kilter.ranking import Comparisons, Ranking, fit_comparisons
+from kilter.ranking import ranks as ranks_module
 from kilter.ranking.ranks import greatest_deviation, probability_best, rank_intervals, ranks, sidak
 
 
@@ -159,3 +160,9 @@ def test_a_thousand_items_on_a_ladder_have_ranks_in_a_moment() -> None:
     truth = ranks(ranking)
     assert np.all((found[:, 0] <= truth) & (truth <= found[:, 1]))
     assert np.diff(found).max() < 999
+
+
+def test_draws_have_the_covariance_even_if_rounding_made_it_indefinite() -> None:
+    spread = np.diag([1.0, 1e-14]) - 1e-7 * np.eye(2)
+    root = ranks_module._root(spread)
+    assert root @ root.T == pytest.approx(np.diag([1.0, 0.0]), abs=1e-6)

@@ -132,3 +132,10 @@ def test_a_fit_that_does_not_end_for_no_known_reason_still_says_so(monkeypatch: 
     monkeypatch.setattr("kilter.ranking.newton.MOST_STEPS", 2)
     with pytest.raises(NotConvergedError, match="no maximum after 2 Newton steps"):
         fit_comparisons(Comparisons.counted("abbc", "bacb", [1.0] * 4, [9, 1, 8, 1]))
+
+
+def test_a_slope_that_rounding_makes_zero_is_no_maximum() -> None:
+    # The home team's wins and ties are explained ever better by a home advantage just above the threshold of ties.
+    data = Comparisons.counted("ca", "dd", [1.0, 0.5], [24, 89], items="abcdef")
+    with pytest.raises(SeparatedError, match="the order effect and the model of ties can explain"):
+        fit_comparisons(data, ties="rao-kupper", order_effect=True, disconnected="prior")

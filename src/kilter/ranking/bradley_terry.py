@@ -14,7 +14,7 @@ from kilter.ranking.fitted import Cluster, Ranking, clusters_of
 from kilter.ranking.likelihood import totals_of
 from kilter.ranking.newton import NotConvergedError, maximize
 from kilter.ranking.outcomes import OUTCOMES
-from kilter.ranking.separation import check_determined, explained
+from kilter.ranking.separation import check_determined, check_finite, explained
 
 Ties = Literal["none", "half", "davidson", "rao-kupper"]
 Disconnected = Literal["refuse", "within", "prior"]
@@ -57,6 +57,7 @@ def fit_comparisons(
     check_determined(totals, OUTCOMES[ties], component, used.covariate_names, order_effect, prior_variance)
     try:
         best = maximize(totals, OUTCOMES[ties], component=component, prior_variance=prior_variance)
+        check_finite(best, totals, OUTCOMES[ties], component)
     except (NotConvergedError, NonFiniteError) as error:
         raise explained(error, totals, OUTCOMES[ties], used, order_effect, prior_variance) from error
     return Ranking(used, ties, order_effect, prior_variance, cluster, found, component, left_out, totals, best)

@@ -134,9 +134,13 @@ def sidak(level: float, intervals: float, clusters: int | None = None) -> float:
 
 
 def _root(covariance: Floats) -> Floats:
-    """A lower triangle L with LL' the covariance, to a part in 1e9; strengths of mean zero make it singular."""
+    """A matrix L with LL' the covariance, to a part in 1e9; strengths of mean zero make it singular."""
     ridge = 1e-9 * max(float(np.diag(covariance).mean()), 1e-300)
-    root: Floats = linalg.cholesky(covariance + ridge * np.eye(len(covariance)), lower=True, check_finite=False)
+    try:
+        root: Floats = linalg.cholesky(covariance + ridge * np.eye(len(covariance)), lower=True, check_finite=False)
+    except linalg.LinAlgError:
+        values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+        root = vectors * np.sqrt(np.maximum(values, 0))
     return root
 
 

@@ -5,7 +5,6 @@ Albert and Anderson 1984, for Bradley-Terry with order effect, covariates and ti
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +13,14 @@ from scipy import sparse
 
 from kilter.errors import DataError, KilterError, NonFiniteError
 from kilter.ranking.comparisons import Comparisons, Floats, Integers
-from kilter.ranking.information import DENSE, plan_of, solver
+from kilter.ranking.information import DENSE, Bordered, plan_of, solver
 from kilter.ranking.likelihood import Totals, gradient_and_information
+from kilter.ranking.newton import Maximum, not_converged
 from kilter.ranking.outcomes import OutcomeModel
 
 # Of the variance of a parameter by the others; rounding alone makes 1e14 of what is infinite.
 MOST_INFLATION = 1e9
+ALMOST_FLAT = 1e12
 # Beyond it the programme would take longer than a person waits.
 MOST_ROWS = 30_000
 
@@ -82,25 +83,47 @@ def check_determined(
     names = ("the order effect",) * order_effect + tuple(f"the covariate {name}" for name in covariate_names)
     if not names:
         return
-    start = np.append(np.zeros(totals.items + len(names)), [model.start] * model.has_ties)
-    information = gradient_and_information(start, totals, model)[1]
-    information = replace(information, precision=0.0 if prior_variance is None else 1 / prior_variance)
-    alone, extras = np.diag(information.corner)[: len(names)], totals.items + np.arange(len(names))
-    units = np.zeros((len(start), len(names)))
-    units[extras, np.arange(len(names))] = 1
-    inflation = np.full(len(names), np.inf)
-    if alone.all():
-        plan = plan_of(totals.items, totals.left, totals.right) if len(start) > DENSE else None
-        with contextlib.suppress(NonFiniteError):
-            inflation = np.diag(solver(information, component, plan, tolerance=1e-6)(units)[extras]) * alone
-    lost = (alone == 0) | ~((inflation > 0) & (inflation < MOST_INFLATION))
+    information = replace(_at_start(totals, model), precision=0.0 if prior_variance is None else 1 / prior_variance)
+    alone = np.diag(information.corner)[: len(names)]
+    lost = alone == 0
+    if not lost.any():
+        lost = inflation(information, totals, model, component)[: len(names)] > MOST_INFLATION
     if lost.any():
-        found = alone == 0 if not alone.all() else lost
-        named = " and ".join(name for name, one in zip(names, found, strict=True) if one)
+        named = " and ".join(name for name, one in zip(names, lost, strict=True) if one)
         raise DataError(
             f"{named} cannot be told from the other parts of the model or from who is compared, as what always has one "
             "value, or a property of the items themselves, cannot; leave it out"
         )
+
+
+def check_finite(best: Maximum, totals: Totals, model: OutcomeModel, component: Integers) -> None:
+    """Raises NotConvergedError where the slope is zero because of rounding, at what stands for infinity."""
+    if len(best.parameters) == totals.items:
+        return
+    # The likelihood falls off from infinity as exp(-distance), which is lost among ones at 1e-16.
+    if np.any(inflation(best.information, totals, model, component) > ALMOST_FLAT):
+        raise not_converged(best.steps, 1.0, best.parameters)
+
+
+def inflation(information: Bordered, totals: Totals, model: OutcomeModel, component: Integers) -> Floats:
+    """E: the variance of each extra, over what it would be if the others were known and nobody was ahead."""
+    extras = np.arange(totals.items, len(information.diagonal))
+    units = np.zeros((len(information.diagonal), len(extras)))
+    units[extras, extras - totals.items] = 1
+    plan = plan_of(totals.items, totals.left, totals.right) if len(units) > DENSE else None
+    try:
+        variances = np.diag(solver(information, component, plan, tolerance=1e-6)(units)[extras])
+    except NonFiniteError:
+        return np.full(len(extras), np.inf)
+    found: Floats = np.where(variances > 0, variances, np.inf) * np.diag(_at_start(totals, model).corner)
+    return found
+
+
+def _at_start(totals: Totals, model: OutcomeModel) -> Bordered:
+    start = np.zeros(totals.items + totals.shifts.shape[1] + model.has_ties)
+    if model.has_ties:
+        start[-1] = model.start
+    return gradient_and_information(start, totals, model)[1]
 
 
 def runaway(totals: Totals, ties: bool, held: NDArray[np.bool_]) -> Floats:
