@@ -12,6 +12,8 @@ from hypothesis import settings
 
 # Before torch is imported: on tensors this small a second thread is only waited for.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As `kilter` sets it (train/machine.py): the same bits from call to call, on any processor.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 # How long an example takes says more about the machine's other work than about the code.
 settings.register_profile("untimed", deadline=None)

@@ -221,13 +221,15 @@ LESS_STEEP = {"dpop": "dpop(penalty=5)", "discopop": "discopop(tau=0.5)"}
 def test_float32_gradient_does_not_depend_on_the_cut(
     name: str, micro_batches: int | str, models: list[PreTrainedModel]
 ) -> None:
-    """Not even where the answers of a pair come to lie in different micro-batches."""
+    """It errs, against float64, as that of one batch does: also where the answers of a pair come to lie apart."""
     batch = batch_of(name, SPLITTING) if isinstance(micro_batches, str) else batch_in(name, micro_batches)
     assert batch.whole == (micro_batches != "split" or OBJECTIVES[name].takes == "answers")
     text = LESS_STEEP.get(name, name)
     wanted, whole = gradient(*models, batch_of(name, WHOLE), text)
     got, cut = gradient(*models, batch, text)
-    assert relative_difference(got, wanted) <= 1e-6
+    exact, _ = gradient(*(copy.deepcopy(model).double() for model in models), batch_of(name, WHOLE), text)
+    rounding = torch.finfo(torch.float32).eps
+    assert relative_difference(got, exact) <= 2 * relative_difference(wanted, exact) + rounding
     assert cut.loss == pytest.approx(whole.loss, rel=1e-6)
     torch.testing.assert_close(cut.log_ratio_C, whole.log_ratio_C, rtol=0, atol=1e-5)
 

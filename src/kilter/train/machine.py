@@ -16,7 +16,12 @@ def settle() -> None:
     A training step on a CPU frees and takes back gigabytes; giving each buffer back to the kernel costs more in page
     faults than many a matrix product. And a thread that waits for the others by spinning, as is the default, holds
     the very core that they need as soon as anything else runs on the machine. Does nothing outside Linux.
+
+    MKL may add in another order from one call to the next, by where buffers happen to lie: on AMD's processors it does,
+    and then no run has the bits of another. MKL_CBWR=AUTO forbids that at no cost (Intel's "conditional numerical
+    reproducibility"), everywhere.
     """
+    os.environ.setdefault("MKL_CBWR", "AUTO")
     if sys.platform != "linux":
         return
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
