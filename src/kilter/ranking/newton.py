@@ -62,11 +62,14 @@ def maximize(
         penalty = precision * float(parameters[: totals.items] @ parameters[: totals.items]) / 2
         return log_likelihood(parameters, totals, model) - penalty
 
-    value = objective(parameters)
-    for steps in range(1, MOST_STEPS + 1):
+    def derivatives(parameters: Floats) -> tuple[Floats, Bordered]:
         slope, information = gradient_and_information(parameters, totals, model)
         slope[: totals.items] -= precision * parameters[: totals.items]
-        information = replace(information, precision=precision)
+        return slope, replace(information, precision=precision)
+
+    value = objective(parameters)
+    for steps in range(1, MOST_STEPS + 1):
+        slope, information = derivatives(parameters)
         if fixed is None:
             step = solver(information, component, plan, tolerance=1e-6)(slope[:, None])[:, 0]
         else:
@@ -78,7 +81,7 @@ def maximize(
         # What rounding adds to a sum of this size is no fall.
         noise = 1e-13 * abs(value) + rounding(parameters, totals)
         while (
-            not (model.allows(parameters[-1] + length * step[-1]) or not model.has_ties)
+            not model.allows(parameters[-1] + length * step[-1])
             or not (risen := objective(parameters + length * step)) >= value + 1e-4 * length * rise - noise
         ):
             length /= 2
@@ -89,12 +92,11 @@ def maximize(
             parameters = centred(parameters[:, None], component)[:, 0]
         value = risen
         if length == 1 and largest <= SMALL_STEP:
-            slope, information = gradient_and_information(parameters, totals, model)
-            slope[: totals.items] -= precision * parameters[: totals.items]
+            slope, information = derivatives(parameters)
             if fixed is not None:
                 slope -= fixed * (fixed @ slope) / (fixed @ fixed)
             norm = float(np.abs(slope[: totals.items]).max())
-            return Maximum(parameters, value, norm, steps, replace(information, precision=precision))
+            return Maximum(parameters, value, norm, steps, information)
     raise not_converged(MOST_STEPS, largest, parameters)
 
 
