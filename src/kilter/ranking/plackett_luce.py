@@ -19,6 +19,7 @@ from kilter.ranking.choices import Block, Choices, Stages, choices_of, stages_of
 from kilter.ranking.comparisons import Floats, Integers, Item, Rankings, index_of
 from kilter.ranking.connectivity import Connectivity, UnidentifiedError, connectivity_of
 from kilter.ranking.fitted import check_level
+from kilter.ranking.information import centred
 from kilter.ranking.newton import MOST_STEPS, SMALL_STEP, NotConvergedError
 from kilter.ranking.scales import scale_of
 from kilter.ranking.uncertainty import WHOLE, Estimate, quantile
@@ -312,10 +313,10 @@ def _maximize(choices: Choices, component: Integers, precision: float) -> tuple[
             step = _solved(matrix, slope)
         else:
             step = _conjugate_gradients(choices, parameters, slope, component, precision)
-        step = _centred(step, component, choices.items) if not precision else step
+        step = _centred(step, component) if not precision else step
         rise, largest, length = float(slope @ step), float(np.abs(step).max()), 1.0
         # What rounding adds to a sum of this size is no fall.
-        noise = 1e-13 * abs(value)
+        noise = 1e-13 * abs(value) + 1e-15 * float(choices.chosen @ np.abs(parameters))
         while length > 1e-10 and not (
             (risen := objective(parameters + length * step)) >= value + 1e-4 * length * rise - noise
         ):
@@ -334,12 +335,9 @@ def _maximize(choices: Choices, component: Integers, precision: float) -> tuple[
     )
 
 
-def _centred(parameters: Floats, component: Integers, items: int) -> Floats:
+def _centred(parameters: Floats, component: Integers) -> Floats:
     """The same with strengths of mean zero in every component."""
-    means = np.bincount(component, parameters[:items]) / np.bincount(component)
-    centred = parameters.copy()
-    centred[:items] -= means[component]
-    return centred
+    return centred(parameters[:, None], component)[:, 0]
 
 
 def _definite(information: Floats, component: Integers, precision: float) -> tuple[Floats, sparse.csr_array]:
@@ -390,4 +388,4 @@ def _conjugate_gradients(
             "(prior_variance) on the strengths",
             parameters,
         )
-    return _centred(found, component, items)
+    return _centred(found, component)
