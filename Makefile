@@ -49,8 +49,10 @@ help:
 demo: $(VENV)/installed
 	$(VENV)/bin/kilter demo
 
+# Two at a time, each on one thread. Tests of a file stay together, for they share what is costly to make; the longest
+# come first.
 test: $(VENV)/installed-dev
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: $(VENV)/installed-dev
 	$(PYTEST) -m slow
