@@ -49,8 +49,8 @@ help:
 demo: $(VENV)/installed
 	$(VENV)/bin/kilter demo
 
-# Two at a time, each on one thread. Tests of a file stay together, for they share what is costly to make; the longest
-# come first.
+# Two at a time, each on one thread. Tests of a file stay together, for they share what is costly to make; files come in
+# their order, for the test that takes longest is in an early one.
 test: $(VENV)/installed-dev
 	$(PYTEST) -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder
 
