@@ -43,7 +43,7 @@ def suggest_matches(data: Ranking | Comparisons, count: int = 10, *, seed: int =
     Where groups are not connected, one comparison for each group but one comes first, between the items of neighbouring
     groups that are nearest by a fit with a prior, so that either may win; each needs to be repeated until results go
     both ways. The others bring the greatest expected fall of the mean variance of differences (A-optimal design): for
-    information w and contrast x, w |Cx|^2 / (1 + w x'Cx) of the covariance C's trace (Sherman and Morrison 1950).
+    information w and contrast x, w (Cx)'(Cx) / (1 + w x'Cx) of the covariance C's trace (Sherman and Morrison 1950).
     Beyond 2,000 items candidates are drawn at random; beyond 5,000 parameters there are only those that connect, and
     ConfigError is raised where the items are connected already. Also where `count` is not positive.
     """
