@@ -45,8 +45,9 @@ def rank(
         Parameter(help="Where comparisons do not determine strengths: refuse, rank within groups, or use a prior."),
     ] = "refuse",
     scale: Annotated[
-        Literal["log", "elo", "odds"], Parameter(help="Log-strengths; 400 points for odds of 10 to 1; or odds.")
-    ] = "log",
+        Literal["log", "elo", "odds"] | None,
+        Parameter(help="Log-strengths; 400 points for odds of 10 to 1; odds. By default log, with an anchor elo."),
+    ] = None,
     anchor: Annotated[str | None, Parameter(help="An item and its place on the scale: gpt-4=1000.")] = None,
     level: Annotated[float, Parameter(help="How often intervals should hold what they are of.")] = 0.95,
     intervals: Annotated[
@@ -75,7 +76,7 @@ def rank(
         order_effect=order_effect,
         prior=prior,
         disconnected=disconnected,
-        scale=scale,
+        scale=scale or ("log" if anchor is None else "elo"),
         anchor=None if anchor is None else _anchor(anchor),
         level=level,
         intervals=intervals,

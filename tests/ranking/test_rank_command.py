@@ -160,7 +160,7 @@ def test_what_cannot_be_written_is_refused_before_reading(options: dict[str, Any
 
 def test_the_command_takes_its_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = football(tmp_path / "b.csv")
-    instruments.rank(str(path), anchor="A=1000", scale="elo", columns="winner=winner", as_json=True)
+    instruments.rank(str(path), anchor="A=1000", columns="winner=winner", as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert {line["item"]: line["strength"] for line in found["leaderboard"]}["A"] == 1000
     for flags, wrong in (
