@@ -18,7 +18,7 @@ def settle() -> None:
     the very core that they need as soon as anything else runs on the machine. Does nothing outside Linux.
 
     MKL may add in another order from one call to the next, by where buffers happen to lie: on AMD's processors it does,
-    and then no run has the bits of another. MKL_CBWR=AUTO forbids that at no cost (Intel's "conditional numerical
+    and then no run has the bits of another. MKL_CBWR=AUTO forbids that at little cost (Intel's "conditional numerical
     reproducibility"), everywhere.
     """
     os.environ.setdefault("MKL_CBWR", "AUTO")
