@@ -146,6 +146,11 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names bytes by their number: packed ones hold the time of day, and every worker must collect the same names."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., PreTrainedModel]:
     """Makes a seeded two-layer model of a shape in `TINY`, with weights so large that attention is far from even.
