@@ -66,10 +66,7 @@ class Comparisons:
             )
         if not np.all((self.outcome >= 0) & (self.outcome <= 1)):
             raise DataError("an outcome is 1 (left won), 0 (right won), 0.5 (neither), or a grade between 0 and 1")
-        if not (np.all(self.weight > 0) and np.all(np.isfinite(self.weight))):
-            raise DataError("a weight is a positive number; leave comparisons of weight 0 out")
-        if not (np.all(self.count > 0) and np.all(np.isfinite(self.count))):
-            raise DataError("a count is a positive number of comparisons")
+        _check_positive(self.count, self.weight, "comparisons")
         if not np.all(np.isfinite(self.covariates)):
             bad = [
                 n for n, column in zip(self.covariate_names, self.covariates.T, strict=True) if np.isnan(column).any()
@@ -145,16 +142,30 @@ class Rankings:
     """Rankings of two items or more, counted: entry E says that `item` took `place` in ranking `ranking`.
 
     Places are 1 for the best and upwards; equal places are a tie. UNRANKED (0) is an item that was there and came
-    after all that have a place, in no known order (the rest below a top-k). Ranking Q stands for `count[Q]` equal ones.
+    after all that have a place, in no known order (the rest below a top-k). Ranking Q stands for `count[Q]` equal ones,
+    each of `weight[Q]`. `judge` and `prompt` are codes, of `judges` by name, and say which rankings hang together.
+
+    Raises DataError where lengths differ, an index is no item, an item stands twice, or a number is out of its range.
     """
 
     items: tuple[Item, ...]
     item: Integers  # E
     ranking: Integers  # E, sorted
     place: Integers  # E
-    count: Floats  # Q
+    count: Floats  # Q, whole numbers
+    weight: Floats = field(default_factory=lambda: np.empty(0))  # Q, > 0; ones if it is not given
+    judge: Integers | None = None  # Q
+    judges: tuple[Item, ...] = ()
+    prompt: NDArray[np.int64] | None = None  # Q
 
     def __post_init__(self) -> None:
+        if not len(self.weight):
+            object.__setattr__(self, "weight", np.ones(len(self.count)))
+        for name in ("weight", "judge", "prompt"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.count):
+                raise DataError(f"{name} has {len(values):,} values; give one for each of {len(self.count):,} rankings")
+        _check_positive(self.count, self.weight, "rankings")
         if not len(self.item):
             raise DataError("there are no rankings; give at least one")
         if not len(self.item) == len(self.ranking) == len(self.place):
@@ -171,6 +182,27 @@ class Rankings:
     def games(self) -> float:
         """How many rankings there are, each counted once."""
         return float(self.count.sum())
+
+    def of_entries(self, entries: NDArray[np.intp], ranking: Integers) -> Rankings:
+        """Some of the entries, as parts of the rankings they stand in: `ranking` numbers the parts, sorted, from 0."""
+        whole = self.ranking[entries[np.unique(ranking, return_index=True)[1]]]
+        return replace(
+            self,
+            item=self.item[entries],
+            ranking=ranking,
+            place=self.place[entries],
+            count=self.count[whole],
+            weight=self.weight[whole],
+            judge=None if self.judge is None else self.judge[whole],
+            prompt=None if self.prompt is None else self.prompt[whole],
+        )
+
+
+def _check_positive(count: Floats, weight: Floats, what: str) -> None:
+    if not (np.all(weight > 0) and np.all(np.isfinite(weight))):
+        raise DataError(f"a weight is a positive number; leave {what} of weight 0 out")
+    if not (np.all(count > 0) and np.all(np.isfinite(count))):
+        raise DataError(f"a count is a positive number of {what}")
 
 
 def index_of(item: Item, items: tuple[Item, ...]) -> int:

@@ -268,10 +268,7 @@ def _within(rankings: Rankings, found: Connectivity) -> Rankings:
     if not kept.any():
         raise UnidentifiedError(found)
     order, part = order[kept], part[kept]
-    numbers, ranking = np.unique(part, return_inverse=True)
-    count = np.empty(len(numbers))
-    count[ranking] = rankings.count[rankings.ranking[order]]
-    return Rankings(rankings.items, rankings.item[order], ranking.astype(np.int32), rankings.place[order], count)
+    return rankings.of_entries(order, np.unique(part, return_inverse=True)[1].astype(np.int32))
 
 
 def _check_ties(stages: Stages) -> None:
