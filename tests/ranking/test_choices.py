@@ -78,8 +78,8 @@ def test_gradient_and_information_are_the_finite_differences(data: Rankings) -> 
     information = choices.information(parameters)
     assert information == pytest.approx(np.array(bend), abs=1e-7)
     assert information == pytest.approx(information.T, abs=1e-12)
-    vector = at(choices, 2)
-    assert choices.product(parameters, vector) == pytest.approx(information @ vector, rel=1e-10, abs=1e-10)
+    vectors = np.column_stack([at(choices, 2), at(choices, 3)])
+    assert choices.product(parameters, vectors) == pytest.approx(information @ vectors, rel=1e-10, abs=1e-10)
 
 
 @pytest.mark.parametrize("data", [rankings(["ab", "c"], rest="efg"), drawn(6, 20, 4), drawn(40, 10, 30)])

@@ -119,7 +119,7 @@ def test_within_groups_each_is_fitted_as_if_alone() -> None:
         assert ours == pytest.approx(alone.strengths.tolist(), abs=1e-9)
         errors = [ranking.standard_errors()[ranking.items.index(item)] for item in alone.items]
         assert errors == pytest.approx(alone.standard_errors().tolist())
-    with pytest.raises(DataError, match="'a' and 'x' are in groups that the comparisons do not connect"):
+    with pytest.raises(DataError, match="'a' and 'x' are in groups that the data do not connect"):
         ranking.difference("a", "x")
 
 

@@ -9,7 +9,6 @@ import pytest
 from scipy.optimize import minimize
 
 from kilter.errors import ConfigError, DataError
-from kilter.ranking import plackett_luce
 from kilter.ranking.bradley_terry import fit_comparisons
 from kilter.ranking.choices import choices_of
 from kilter.ranking.comparisons import Comparisons, Rankings
@@ -68,7 +67,7 @@ def test_the_maximum_is_where_a_general_optimiser_finds_it(data: Rankings, prior
         options={"gtol": 1e-5},
     ).x
     found[:items] -= found[:items].mean()
-    fit = fit_rankings(data, prior_variance)
+    fit = fit_rankings(data, prior_variance=prior_variance)
     assert fit.parameters == pytest.approx(found, abs=2e-5)
     assert fit.gradient_norm < 1e-9
     assert fit.strengths.sum() == pytest.approx(0, abs=1e-12)
@@ -102,12 +101,12 @@ def test_the_unranked_were_there_to_be_chosen() -> None:
 def test_conjugate_gradients_come_to_the_same_strengths_and_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     data = drawn(25, 150, 5, ties=True)
     whole = fit_rankings(data)
-    monkeypatch.setattr(plackett_luce, "DENSE", 3)
-    monkeypatch.setattr(plackett_luce, "WHOLE", 3)
+    monkeypatch.setattr("kilter.ranking.information.DENSE", 3)
+    monkeypatch.setattr("kilter.ranking.fitted.WHOLE", 3)
     by_products = fit_rankings(data)
     assert by_products.parameters == pytest.approx(whole.parameters, abs=1e-8)
     assert by_products.difference(3, 4) == pytest.approx(whole.difference(3, 4), rel=1e-6)
-    with pytest.raises(ConfigError, match="ask for difference or predict"):
+    with pytest.raises(ConfigError, match="ask for standard_errors, difference or predict"):
         by_products.covariance()
 
 
@@ -208,7 +207,7 @@ def test_two_leagues_are_ranked_within_themselves_if_asked() -> None:
     assert fit.strengths[3:] == pytest.approx([math.log(5) / 2, -math.log(5) / 2], abs=1e-12)
     assert fit.covariance()[:3, :3] == pytest.approx(alone.covariance(), abs=1e-12)
     assert fit.left_out == 1
-    with pytest.raises(DataError, match="groups that the rankings do not connect"):
+    with pytest.raises(DataError, match="groups that the data do not connect"):
         fit.difference("a", "x")
     with pytest.raises(ConfigError, match="within groups"):
         fit.told_on("elo", ("a", 1000.0))

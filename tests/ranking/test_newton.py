@@ -9,7 +9,7 @@ import pytest
 from scipy import optimize
 
 from kilter.errors import NonFiniteError
-from kilter.ranking import Comparisons, NotConvergedError, Ranking, fit_comparisons, information, newton
+from kilter.ranking import Comparisons, NotConvergedError, Ranking, fit_comparisons, information
 from kilter.ranking.information import (
     Banded,
     Bordered,
@@ -18,7 +18,7 @@ from kilter.ranking.information import (
     dense_solver,
     plan_of,
 )
-from kilter.ranking.likelihood import gradient_and_information, totals_of
+from kilter.ranking.likelihood import OfComparisons, gradient_and_information, totals_of
 from kilter.ranking.newton import maximize
 from kilter.ranking.outcomes import OUTCOMES
 
@@ -169,7 +169,10 @@ def system(components: int, precision: float) -> tuple[Bordered, np.ndarray]:
 
 @pytest.mark.parametrize("components", [1, 2])
 @pytest.mark.parametrize("precision", [0.0, 0.5])
-def test_dense_banded_and_conjugate_gradient_solutions_agree(components: int, precision: float) -> None:
+def test_dense_banded_and_conjugate_gradient_solutions_agree(
+    components: int, precision: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(information, "DENSE", 1)
     matrix, component = system(components, precision)
     vectors = np.random.default_rng(5).normal(size=(len(component) + 3, 4))
     if not precision:
@@ -194,7 +197,6 @@ def test_fits_by_banded_factors_and_conjugate_gradients_are_those_by_dense_ones(
 ) -> None:
     data = simulated(40, 1500, 6, ties=0.2)
     dense = fit_comparisons(data, ties="rao-kupper", order_effect=True)
-    monkeypatch.setattr(newton, "DENSE", 1)
     monkeypatch.setattr(information, "DENSE", 1)
     monkeypatch.setattr(information, "BANDED_OPERATIONS", operations)
     sparse = fit_comparisons(data, ties="rao-kupper", order_effect=True)
@@ -209,7 +211,9 @@ def test_what_is_fixed_stays_and_the_rest_is_at_its_maximum() -> None:
     data = simulated(5, 200, 7)
     totals = totals_of(data, order_effect=True, ties="none")
     fixed, start = np.array([1.0, -1, 0, 0, 0, 0, 0]), np.array([1.0, -1, 0, 0, 0, 0, 0])
-    found = maximize(totals, OUTCOMES["none"], component=np.zeros(5, np.int32), start=start, fixed=fixed).parameters
+    found = maximize(
+        OfComparisons(totals, OUTCOMES["none"]), component=np.zeros(5, np.int32), start=start, fixed=fixed
+    ).parameters
     assert found[0] - found[1] == pytest.approx(2, abs=1e-12)
     slope = gradient_and_information(found, totals, OUTCOMES["none"])[0]
     assert slope - fixed * slope[0] == pytest.approx(0, abs=1e-8)
@@ -233,7 +237,7 @@ def test_conjugate_gradients_that_do_not_arrive_say_so() -> None:
 def test_a_maximum_at_infinity_is_not_reported_as_one() -> None:
     totals = totals_of(Comparisons.counted("ab", "bc", [1, 1]))
     with pytest.raises((NotConvergedError, NonFiniteError)):
-        maximize(totals, OUTCOMES["none"], component=np.zeros(3, np.int32))
+        maximize(OfComparisons(totals, OUTCOMES["none"]), component=np.zeros(3, np.int32))
 
 
 def test_strengths_held_by_a_wide_prior_alone_still_converge() -> None:

@@ -198,5 +198,7 @@ def test_fitted_rankings_are_drawn_too() -> None:
     left, right, tie = np.exp([fitted.strengths[0], fitted.strengths[1], fitted.tie_parameters[0]])
     tie *= math.sqrt(left * right)
     assert wins[0, 1] == pytest.approx((left + tie / 2) / (left + right + tie))
-    with pytest.raises(ConfigError, match="Wald"):
-        pictures.drawing(fitted, method="profile")
+    told = fitted.told_on()
+    assert pictures.drawing(fitted, told=told) == pictures.drawing(fitted)
+    told[:, 2] += 1
+    assert pictures.drawing(fitted, told=told) != pictures.drawing(fitted)

@@ -51,8 +51,7 @@ def test_draws_fitted_together_equal_draws_fitted_one_by_one(ties: str, prior_va
     assert converged.all()
     for draw, found in enumerate(together):
         alone = maximize(
-            ranking.totals._replace(observed=observed[:, draw]),
-            ranking.model,
+            replace(ranking.likelihood, totals=ranking.totals._replace(observed=observed[:, draw])),
             component=ranking.component,
             prior_variance=prior_variance,
         )
@@ -162,7 +161,7 @@ def test_components_stay_centred_and_an_item_alone_has_no_interval() -> None:
     found = bootstrap(ranking, draws=50, seed=12)
     assert found.strengths[:, :2].sum(axis=1) == pytest.approx(0, abs=1e-12)
     assert np.isnan(found.intervals()[ranking.items.index("hero")]).all()
-    with pytest.raises(DataError, match="groups that the comparisons do not connect"):
+    with pytest.raises(DataError, match="groups that the data do not connect"):
         found.difference("a", "x")
 
 

@@ -106,7 +106,6 @@ def test_a_property_of_the_items_is_no_covariate_of_comparisons(
 ) -> None:
     if sparse:
         monkeypatch.setattr(information, "DENSE", 1)
-        monkeypatch.setattr("kilter.ranking.separation.DENSE", 1)
         monkeypatch.setattr(information, "BANDED_OPERATIONS", 2e10 if banded else 0)
     data = coin_tosses(12, 400, 5)
     with pytest.raises(DataError, match="the covariate x cannot be told from"):

@@ -1,13 +1,12 @@
 """Bradley-Terry and Plackett-Luce: strengths, honest intervals and predictions, from comparisons."""
 
 from kilter.ranking.agreement import judge_agreement
-from kilter.ranking.bradley_terry import fit_comparisons
+from kilter.ranking.bradley_terry import Prediction, Ranking, fit_comparisons
 from kilter.ranking.checks import calibration, deviance, likelihood_ratio, residuals
 from kilter.ranking.comparisons import UNRANKED, Comparisons, Rankings
 from kilter.ranking.connectivity import Connectivity, UnidentifiedError, connectivity
 from kilter.ranking.cross_validation import cross_validate
 from kilter.ranking.fit import fit
-from kilter.ranking.fitted import Prediction, Ranking
 from kilter.ranking.iterations import minorize_maximize, newman
 from kilter.ranking.newton import NotConvergedError
 from kilter.ranking.objective import gradient, log_likelihood, loss

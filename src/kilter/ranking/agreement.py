@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from kilter.errors import DataError
+from kilter.ranking.bradley_terry import Ranking
 from kilter.ranking.comparisons import Comparisons, Floats, Integers, Item
 from kilter.ranking.cross_validation import probabilities_of
-from kilter.ranking.fitted import Ranking
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,25 +2,158 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy import special
 
 from kilter.errors import ConfigError, DataError, NonFiniteError
-from kilter.ranking.comparisons import Comparisons
+from kilter.ranking.comparisons import Comparisons, Floats, Item
 from kilter.ranking.connectivity import UnidentifiedError, connectivity
-from kilter.ranking.fitted import Cluster, Ranking, clusters_of
-from kilter.ranking.likelihood import totals_of
+from kilter.ranking.fitted import Cluster, Fitted, Kind, check_level, chosen_cluster, clusters_of
+from kilter.ranking.information import Banded, Bordered
+from kilter.ranking.likelihood import OfComparisons, Totals, rows_of, totals_of
 from kilter.ranking.newton import NotConvergedError, maximize
-from kilter.ranking.outcomes import OUTCOMES
+from kilter.ranking.outcomes import OUTCOMES, OutcomeModel
 from kilter.ranking.separation import check_determined, check_finite, explained
+from kilter.ranking.uncertainty import Estimate, Meat, banded_variances, meat_of
 
 Ties = Literal["none", "half", "davidson", "rao-kupper"]
 Disconnected = Literal["refuse", "within", "prior"]
 
 # Log-odds between two items have a standard deviation of 1.4 beforehand: 2 to 1 is common, 50 to 1 is not.
 PRIOR_VARIANCE = 1.0
+
+
+class Prediction(NamedTuple):
+    """The probabilities of a comparison's outcomes, each with its interval."""
+
+    left_wins: Estimate
+    tie: Estimate
+    right_wins: Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking(Fitted):
+    """Strengths fitted to comparisons; the extras are the order effect, covariates and the tie parameter."""
+
+    likelihood: OfComparisons
+    comparisons: Comparisons
+    ties: Ties
+    order_effect: bool
+
+    @property
+    def data(self) -> Comparisons:
+        """The comparisons that were used."""
+        return self.comparisons
+
+    @property
+    def totals(self) -> Totals:
+        """What was added up of the comparisons."""
+        return self.likelihood.totals
+
+    @property
+    def model(self) -> OutcomeModel:
+        """What the advantage says about outcomes."""
+        return self.likelihood.model
+
+    @property
+    def of_pairs(self) -> tuple[OutcomeModel, float]:
+        """The model of outcomes and its tie parameter."""
+        return self.model, float(self.parameters[-1])
+
+    @property
+    def extra_names(self) -> tuple[str, ...]:
+        """Of `extras`."""
+        order, tie = ("order",) * self.order_effect, ("ties",) * self.model.has_ties
+        return (*order, *self.comparisons.covariate_names, *tie)
+
+    @property
+    def games(self) -> Floats:
+        """I: comparisons that each item took part in."""
+        of = self.comparisons
+        both = np.concatenate([of.left, of.right])
+        return np.bincount(both, np.concatenate([of.count, of.count]), len(of.items)).astype(np.float64)
+
+    @property
+    def wins(self) -> Floats:
+        """I: comparisons that each item won; a tie is half, a grade its part."""
+        of = self.comparisons
+        both, won = np.concatenate([of.left, of.right]), np.concatenate([of.outcome, 1 - of.outcome])
+        return np.bincount(both, np.concatenate([of.count, of.count]) * won, len(of.items)).astype(np.float64)
+
+    @cached_property
+    def _meat(self) -> Meat:
+        ones = np.ones_like(self.comparisons.count)
+        single = replace(self.comparisons, count=ones, weight=ones)
+        rows = rows_of(single, order_effect=self.order_effect, ties=self.ties)
+        return meat_of(self.parameters, self.comparisons, rows, self.model, clusters_of(self.comparisons, self.cluster))
+
+    def _many_variances(self, kind: Kind) -> Floats:
+        information, plan = self.maximum.information, self.likelihood.plan
+        apart = self.component.any() and len(self.extras)
+        if isinstance(information, Bordered) and plan is not None and kind == "fisher" and not apart:
+            return banded_variances(Banded(information, self.component, plan), self.component)
+        return super()._many_variances(kind)
+
+    def predict(
+        self,
+        a: Item,
+        b: Item,
+        covariates: Mapping[str, float] | Sequence[float] | None = None,
+        *,
+        order_effect: bool = True,
+        level: float = 0.95,
+        kind: Kind = "fisher",
+    ) -> Prediction:
+        """The probabilities that `a` (left, or at home) wins, ties or loses against `b`, each with its interval.
+
+        `covariates` count for `a`, and are 0 where they are not given; `order_effect=False` asks of neutral ground.
+        Intervals are Wald's on the log-odds of each outcome, so they stay between 0 and 1.
+        """
+        check_level(level)
+        contrast = self.contrast(a, b)
+        items = len(self.items)
+        if self.order_effect and order_effect:
+            contrast[items] = 1
+        first = items + int(self.order_effect)
+        contrast[first : first + len(self.comparisons.covariate_names)] = self._covariates(covariates)
+        ahead = np.array([float(contrast @ self.parameters)])
+        logs = self.model.log_probabilities(ahead, self.parameters[-1])[:, 0]
+        by = self.model.derivatives(ahead, self.parameters[-1], np.ones((3, 1)))
+        half = self._quantile(level, kind)
+        told = []
+        for outcome, log_probability in enumerate(logs):
+            if outcome == 1 and not self.model.has_ties:
+                told.append(Estimate(0.0, 0.0, 0.0, 0.0))
+                continue
+            others = [other for other in (0, 1, 2) if other != outcome and (other != 1 or self.model.has_ties)]
+            log_rest = float(np.logaddexp.reduce(logs[others]))
+            odds = log_probability - log_rest
+            # How the log-odds move: as the outcome's log-probability does, less the average of the others'.
+            share = np.exp(logs[others] - log_rest)
+            direction = (by.advantage[outcome, 0] - share @ by.advantage[others, 0]) * contrast
+            if self.model.has_ties:
+                direction[-1] += by.tie[outcome, 0] - share @ by.tie[others, 0]
+            error = float(np.sqrt(self.variance(direction, kind)))
+            ends = special.expit([odds - half * error, odds + half * error])
+            told.append(Estimate(float(np.exp(log_probability)), float(ends[0]), float(ends[1]), error))
+        return Prediction(*told)
+
+    def _covariates(self, given: Mapping[str, float] | Sequence[float] | None) -> Floats:
+        names = self.comparisons.covariate_names
+        if given is None:
+            return np.zeros(len(names))
+        if isinstance(given, Mapping):
+            if unknown := set(given) - set(names):
+                raise DataError(f"there is no covariate {min(unknown)!r}; there are: {', '.join(names) or 'none'}")
+            return np.array([given.get(name, 0.0) for name in names])
+        if len(given) != len(names):
+            raise DataError(f"{len(given)} covariates were given; the fit has {len(names)}: {', '.join(names)}")
+        return np.asarray(given, np.float64)
 
 
 def fit_comparisons(
@@ -32,7 +165,7 @@ def fit_comparisons(
     disconnected: Disconnected = "refuse",
     cluster: Cluster | None = None,
 ) -> Ranking:
-    """Maximum-likelihood strengths, by damped Newton steps; see `kilter.ranking.bradley_terry` for the settings."""
+    """Maximum-likelihood strengths, by damped Newton steps; see `kilter.ranking.fit` for the settings."""
     ties = ties_of(comparisons, ties)
     check_settings(prior_variance, disconnected)
     found = connectivity(comparisons)
@@ -50,17 +183,26 @@ def fit_comparisons(
                 raise UnidentifiedError(found)
             used = comparisons.of_rows(inside)
             left_out = comparisons.games - used.games
-    clusters_of(used, cluster)
-    if cluster is None:
-        cluster = "judge" if several(used.judge) else "prompt" if several(used.prompt) else None
-    totals = totals_of(used, order_effect=order_effect, ties=ties)
-    check_determined(totals, OUTCOMES[ties], component, used.covariate_names, order_effect, prior_variance)
+    cluster = chosen_cluster(used, cluster)
+    likelihood = OfComparisons(totals_of(used, order_effect=order_effect, ties=ties), OUTCOMES[ties])
+    check_determined(likelihood, component, used.covariate_names, order_effect, prior_variance)
     try:
-        best = maximize(totals, OUTCOMES[ties], component=component, prior_variance=prior_variance)
-        check_finite(best, totals, OUTCOMES[ties], component)
+        best = maximize(likelihood, component=component, prior_variance=prior_variance)
+        check_finite(best, likelihood, component)
     except (NotConvergedError, NonFiniteError) as error:
-        raise explained(error, totals, OUTCOMES[ties], used, order_effect, prior_variance) from error
-    return Ranking(used, ties, order_effect, prior_variance, cluster, found, component, left_out, totals, best)
+        raise explained(error, likelihood, used, order_effect, prior_variance) from error
+    return Ranking(
+        prior_variance=prior_variance,
+        cluster=cluster,
+        connectivity=found,
+        component=component,
+        left_out=left_out,
+        maximum=best,
+        comparisons=used,
+        ties=ties,
+        order_effect=order_effect,
+        likelihood=likelihood,
+    )
 
 
 def ties_of(comparisons: Comparisons, ties: Ties | None) -> Ties:
@@ -85,11 +227,6 @@ def ties_of(comparisons: Comparisons, ties: Ties | None) -> Ties:
         if not np.any((comparisons.outcome == 0) | (comparisons.outcome == 1)):
             raise DataError("all comparisons are ties: nothing says who is stronger, or how often ties are")
     return ties
-
-
-def several(labels: NDArray[np.int32] | NDArray[np.int64] | None) -> bool:
-    """Whether there are two judges or prompts at least: from one nothing is seen of how they vary."""
-    return labels is not None and bool(labels.min() != labels.max())
 
 
 def check_settings(prior_variance: float | None, disconnected: str) -> None:

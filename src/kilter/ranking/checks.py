@@ -12,9 +12,10 @@ import numpy as np
 from scipy import special
 
 from kilter.errors import ConfigError, DataError
+from kilter.ranking.bradley_terry import Ranking
 from kilter.ranking.comparisons import Comparisons, Floats, Integers, Item
 from kilter.ranking.cross_validation import CrossValidation, probabilities_of
-from kilter.ranking.fitted import Ranking, check_level
+from kilter.ranking.fitted import check_level
 from kilter.ranking.likelihood import Totals, advantage, rows_of
 from kilter.ranking.uncertainty import quantile
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.special import expit
 
 from kilter.errors import DataError
@@ -35,6 +36,7 @@ class Block(NamedTuple):
 
     item: Integers  # NB
     weight: Floats  # NB
+    ranking: Integers  # B: which ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,17 +52,37 @@ class Choices:
     games: float
     """Choices of which there was more than one to be made."""
 
+    plan = None  # choice sets of more than two leave no band
+
+    @property
+    def start(self) -> Floats:
+        """p: equal strengths; ties as probable as one of those who tie."""
+        return np.zeros(self.items + len(self.orders))
+
+    def allows(self, parameters: Floats) -> bool:
+        """Every log delta is one."""
+        return True
+
+    def rounding(self, parameters: Floats) -> float:
+        """What rounding may add to the log-likelihood."""
+        return 1e-15 * float(self.chosen @ np.abs(parameters))
+
+    def derivatives(self, parameters: Floats, precision: float = 0.0) -> tuple[Floats, ChoicesInformation]:
+        """The gradient, and the information with a prior's precision on the items."""
+        slope = self.slope(parameters)
+        return slope, ChoicesInformation(self, parameters, self.chosen - slope, precision)
+
     def log_likelihood(self, parameters: Floats) -> float:
         """In nats."""
         total = float(self.chosen @ parameters)
-        for block in self._chunks(directions=0):
+        for block in self.chunks(directions=0):
             total -= float(np.sum(block.weight * self._passed(block, parameters).log_total))
         return total
 
     def slope(self, parameters: Floats) -> Floats:
         """p: the gradient of the log-likelihood: how often chosen, less how often expected."""
         expected = np.zeros(len(parameters))
-        for block in self._chunks(directions=0):
+        for block in self.chunks(directions=0):
             moments = self.moments(block, parameters)
             expected[: self.items] += np.bincount(block.item.ravel(), moments.expected.ravel(), self.items)
             expected[self.items :] += moments.ties.sum(axis=1)
@@ -76,7 +98,7 @@ class Choices:
     def information_by_sets(self, parameters: Floats) -> Floats:
         """pp, without ties: for each choice set diag(p) - p p' of the probabilities p, as products of matrices."""
         total = np.diag(self.chosen - self.slope(parameters))
-        for block in self._chunks(directions=0):
+        for block in self.chunks(directions=0):
             log_total = self._passed(block, parameters).log_total
             place, ranking = np.nonzero(block.weight)
             step = max(1, CHUNK // self.items)
@@ -94,7 +116,7 @@ class Choices:
         """pp: the derivatives of what is expected at each place by what stands at each other."""
         size, orders = len(parameters), len(self.orders)
         total = np.zeros(size * size)
-        for block in self._chunks(directions=None):
+        for block in self.chunks(directions=None):
             places, rankings = block.item.shape
             directions = np.eye(places + orders)
             moved = self.moments(
@@ -110,13 +132,15 @@ class Choices:
             total += np.bincount(cells.ravel(), values_TTB.ravel(), size * size)
         return total.reshape(size, size)
 
-    def product(self, parameters: Floats, vector: Floats) -> Floats:
-        """p: the information times a vector, without the matrix."""
-        total = np.zeros(len(parameters))
-        for block in self._chunks(directions=1):
-            moved = self.moments(block, parameters, vector[block.item][None], vector[None, self.items :])
-            total[: self.items] += np.bincount(block.item.ravel(), moved.expected_moves[0].ravel(), self.items)
-            total[self.items :] += moved.ties_moves[0].sum(axis=1)
+    def product(self, parameters: Floats, vectors: Floats) -> Floats:
+        """pT: the information times vectors, without the matrix."""
+        total = np.zeros(vectors.shape)
+        by_tie = vectors[self.items :].T
+        for block in self.chunks(directions=len(by_tie)):
+            moved = self.moments(block, parameters, np.moveaxis(vectors[block.item], -1, 0), by_tie)
+            for moves, of_vector in zip(moved.expected_moves, total.T, strict=True):
+                of_vector[: self.items] += np.bincount(block.item.ravel(), moves.ravel(), self.items)
+            total[self.items :] += moved.ties_moves.sum(axis=2).T
         return total
 
     def moments(
@@ -156,14 +180,49 @@ class Choices:
         log_total: Floats = np.logaddexp.reduce(score, axis=0)
         return Passed(log_total, np.exp(score - log_total), leads)
 
-    def _chunks(self, directions: int | None) -> Iterator[Block]:
+    def chunks(self, directions: int | None) -> Iterator[Block]:
         """The blocks, cut so that no array is much longer than CHUNK; None: as many directions as parameters."""
         for block in self.blocks:
             places, rankings = block.item.shape
             width = places + len(self.orders) if directions is None else max(directions, 1)
             step = max(1, CHUNK // (places * width * (1 + sum(self.orders))))
             for first in range(0, rankings, step):
-                yield Block(block.item[:, first : first + step], block.weight[:, first : first + step])
+                part = slice(first, first + step)
+                yield Block(block.item[:, part], block.weight[:, part], block.ranking[part])
+
+
+@dataclass(frozen=True, eq=False)
+class ChoicesInformation:
+    """Minus the second derivatives of the log-likelihood at some parameters, with a prior's precision on the items."""
+
+    choices: Choices
+    parameters: Floats
+    expected: Floats
+    """p: how often each item, and each order of tie, is expected to be chosen; no less than what the diagonal holds."""
+    precision: float
+
+    @property
+    def items(self) -> int:
+        """I."""
+        return self.choices.items
+
+    @property
+    def prior(self) -> Floats:
+        """p: what the prior adds to the diagonal."""
+        return np.concatenate([np.full(self.items, self.precision), np.zeros(len(self.expected) - self.items)])
+
+    @property
+    def diagonal(self) -> Floats:
+        """p: what bounds the diagonal."""
+        return self.expected + self.prior
+
+    def dense(self) -> Floats:
+        """pp."""
+        return self.choices.information(self.parameters) + np.diag(self.prior)
+
+    def __matmul__(self, vectors: Floats) -> Floats:
+        """The product with pB vectors."""
+        return self.choices.product(self.parameters, vectors) + self.prior[:, None] * vectors
 
 
 class Passed(NamedTuple):
@@ -253,6 +312,17 @@ class Stages(NamedTuple):
     begins: NDArray[np.bool_]  # E: a choice out of two items or more begins here
     size: Integers  # E: how many share the entry's place
 
+    @property
+    def share(self) -> Floats:
+        """E: the entry's part in a choice: 1 if chosen alone, less in a tie, 0 where nothing was left to choose."""
+        chosen_from_two = self.begins[np.searchsorted(self.group, self.group)]
+        return np.where(chosen_from_two, 1 / self.size, 0.0)
+
+    @property
+    def tied(self) -> NDArray[np.bool_]:
+        """E: a choice of several begins here."""
+        return self.begins & (self.size > 1)
+
 
 def stages_of(rankings: Rankings) -> Stages:
     """The entries in order of place; raises DataError where a ranking says nothing."""
@@ -279,22 +349,37 @@ def stages_of(rankings: Rankings) -> Stages:
 def choices_of(rankings: Rankings, stages: Stages | None = None) -> Choices:
     """What the likelihood needs of rankings: equal choice sets, of whichever rankings, are counted as one."""
     stages, items = stages or stages_of(rankings), len(rankings.items)
-    count = rankings.count[stages.ranking]
-    chosen_from_two = stages.begins[np.searchsorted(stages.group, stages.group)]
-    share = np.where(chosen_from_two, count / stages.size, 0.0)
-    tied = stages.begins & (stages.size > 1)
-    ties = np.bincount(stages.size[tied], count[tied], 2)
+    times = (rankings.count * rankings.weight)[stages.ranking]
+    ties = np.bincount(stages.size[stages.tied], times[stages.tied], 2)
     orders = tuple(int(order) for order in np.flatnonzero(ties))
-    weight = np.zeros(len(count))
-    first, totals = _equal_sets(stages, items, count)
+    weight = np.zeros(len(times))
+    first, totals = _equal_sets(stages, items, times)
     weight[first] = totals
     return Choices(
         items,
         orders,
-        np.concatenate([np.bincount(stages.item, share, items), ties[list(orders)]]),
+        np.concatenate([np.bincount(stages.item, times * stages.share, items), ties[list(orders)]]),
         _blocks(stages, weight),
-        float(count[stages.begins].sum()),
+        float(rankings.count[stages.ranking[stages.begins]].sum()),
     )
+
+
+def scores(rankings: Rankings, orders: tuple[int, ...], parameters: Floats) -> sparse.csr_array:
+    """Qp: the gradient of the log-likelihood of each ranking by itself, of weight 1; `orders` of ties are possible."""
+    stages, items = stages_of(rankings), len(rankings.items)
+    blocks = _blocks(stages, stages.begins.astype(np.float64))
+    alone = Choices(items, orders, np.zeros(len(parameters)), blocks, float(stages.begins.sum()))
+    tie = items + np.searchsorted(orders, stages.size[stages.tied])
+    entries = [(stages.ranking, stages.item, stages.share), (stages.ranking[stages.tied], tie, np.ones(len(tie)))]
+    for block in alone.chunks(directions=0):
+        moments = alone.moments(block, parameters)
+        of_orders = np.repeat(np.arange(items, len(parameters)), len(block.ranking))
+        entries += [
+            (np.tile(block.ranking, len(block.item)), block.item.ravel(), -moments.expected.ravel()),
+            (np.tile(block.ranking, len(orders)), of_orders, -moments.ties.ravel()),
+        ]
+    ranking, parameter, value = (np.concatenate(part) for part in zip(*entries, strict=True))
+    return sparse.coo_array((value, (ranking, parameter)), shape=(len(rankings.count), len(parameters))).tocsr()
 
 
 def _equal_sets(stages: Stages, items: int, count: Floats) -> tuple[NDArray[np.intp], Floats]:
@@ -322,5 +407,5 @@ def _blocks(stages: Stages, weight: Floats) -> tuple[Block, ...]:
     blocks = []
     for length in np.unique(lengths):
         entries = starts[lengths == length] + np.arange(length)[:, None]
-        blocks.append(Block(stages.item[entries], weight[entries]))
+        blocks.append(Block(stages.item[entries], weight[entries], stages.ranking[starts[lengths == length]]))
     return tuple(blocks)

@@ -174,8 +174,7 @@ class Rankings:
             raise DataError("ranking must be sorted, and index count")
         if self.item.min() < 0 or self.item.max() >= len(self.items) or self.place.min() < 0:
             raise DataError("item must index items, and places be 1, 2, ... or UNRANKED")
-        twice = np.stack([self.ranking, self.item])
-        if np.unique(twice, axis=1).shape[1] != len(self.item):
+        if len(np.unique(self.ranking.astype(np.int64) * len(self.items) + self.item)) != len(self.item):
             raise DataError("an item stands twice in one ranking; it can take one place")
 
     @property

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy import special
 
 from kilter.errors import ConfigError, DataError, NonFiniteError
-from kilter.ranking.bradley_terry import Ties, fit_comparisons, ties_of
+from kilter.ranking.bradley_terry import Ranking, Ties, fit_comparisons, ties_of
 from kilter.ranking.comparisons import Comparisons, Floats, Integers
-from kilter.ranking.fitted import Cluster, Ranking, clusters_of
+from kilter.ranking.fitted import Cluster, clusters_of
 from kilter.ranking.likelihood import advantage, rows_of
 from kilter.ranking.newton import NotConvergedError
 

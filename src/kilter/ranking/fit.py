@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kilter.errors import ConfigError
-from kilter.ranking.bradley_terry import Disconnected, Ties, fit_comparisons
+from kilter.ranking.bradley_terry import Disconnected, Ranking, Ties, fit_comparisons
 from kilter.ranking.comparisons import Rankings
-from kilter.ranking.fitted import Cluster, Ranking
+from kilter.ranking.fitted import Cluster
 from kilter.ranking.plackett_luce import RankingsFit, fit_rankings
 
 
@@ -55,10 +55,10 @@ def fit(
         skip_missing=skip_missing,
     )
     if isinstance(held, Rankings):
-        for name, given in (("ties", ties), ("cluster", cluster), ("order_effect", order_effect or None)):
+        for name, given in (("ties", ties), ("order_effect", order_effect or None)):
             if given is not None:
                 raise ConfigError(f"{name} is for comparisons, and these are rankings; leave it out")
-        return fit_rankings(held, prior_variance, disconnected)
+        return fit_rankings(held, prior_variance=prior_variance, disconnected=disconnected, cluster=cluster)
     return fit_comparisons(
         held,
         ties=ties,

@@ -1,32 +1,31 @@
-"""What can be asked of fitted strengths: covariances, intervals, differences, predictions, scales."""
+"""What can be asked of fitted strengths, whatever they were fitted to: covariances, intervals, differences, scales."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
-from scipy import special
+from numpy.typing import NDArray
 
 from kilter.errors import ConfigError, DataError
-from kilter.ranking.comparisons import Comparisons, Floats, Integers, Item
+from kilter.ranking.comparisons import Comparisons, Floats, Integers, Item, Rankings, index_of
 from kilter.ranking.connectivity import Connectivity
-from kilter.ranking.information import DENSE, Banded, Solve, centred, plan_of, solver
-from kilter.ranking.likelihood import Totals, log_likelihood, rows_of
-from kilter.ranking.newton import Maximum
-from kilter.ranking.outcomes import OUTCOMES, OutcomeModel
+from kilter.ranking.information import Solve, centred, solver
+from kilter.ranking.newton import Likelihood, Maximum
+from kilter.ranking.outcomes import OutcomeModel
 from kilter.ranking.scales import Scale, scale_of
 from kilter.ranking.uncertainty import (
     WHOLE,
     Estimate,
     Meat,
-    banded_variances,
     covariance,
-    meat_of,
     profile_interval,
     quantile,
+    rows_of_covariance,
     variances,
 )
 
@@ -35,41 +34,55 @@ Kind = Literal["fisher", "sandwich"]
 Method = Literal["wald", "sandwich", "profile"]
 
 
-class Prediction(NamedTuple):
-    """The probabilities of a comparison's outcomes, each with its interval."""
-
-    left_wins: Estimate
-    tie: Estimate
-    right_wins: Estimate
-
-
 @dataclass(frozen=True, eq=False)
-class Ranking:
-    """Strengths fitted to comparisons, with what is needed to say how sure they are.
+class Fitted(ABC):
+    """Strengths, with what is needed to say how sure they are.
 
-    `parameters` are the log-strengths (of mean zero, in every `component`), then the extras by `extra_names`: the order
-    effect, covariates, the tie parameter. `gradient_norm` is the largest slope of the log-likelihood by a log-strength
-    at the end, in comparisons, after `steps` Newton steps.
+    `parameters` are the log-strengths (of mean zero, in every `component`), then the extras by `extra_names`.
+    `gradient_norm` is the largest slope of the log-likelihood by a log-strength at the end, in comparisons or choices,
+    after `steps` Newton steps.
     """
 
-    comparisons: Comparisons
-    ties: str
-    order_effect: bool
     prior_variance: float | None
     cluster: Cluster | None
     connectivity: Connectivity
     component: Integers
     left_out: float
-    """Comparisons between groups, which a ranking within groups does not use."""
-    totals: Totals
+    """Comparisons or choices between groups, which a fit within groups does not use."""
+    likelihood: Likelihood
     maximum: Maximum
-    _covariances: dict[str, Floats] = field(default_factory=dict, repr=False)
-    _variances: dict[str, Floats] = field(default_factory=dict, repr=False)
+    _covariances: dict[str, Floats] = field(default_factory=dict, init=False, repr=False)
+    _variances: dict[str, Floats] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    @abstractmethod
+    def data(self) -> Comparisons | Rankings:
+        """What the strengths were fitted to."""
+
+    @property
+    @abstractmethod
+    def extra_names(self) -> tuple[str, ...]:
+        """Of `extras`."""
+
+    @property
+    @abstractmethod
+    def games(self) -> Floats:
+        """I: comparisons or rankings that each item took part in."""
+
+    @property
+    @abstractmethod
+    def of_pairs(self) -> tuple[OutcomeModel, float]:
+        """What becomes of two items by how far one is ahead, and the tie parameter."""
+
+    @property
+    @abstractmethod
+    def _meat(self) -> Meat:
+        """The variance of the score, as the data show it."""
 
     @property
     def items(self) -> tuple[Item, ...]:
         """Their names, in the order of `strengths`."""
-        return self.comparisons.items
+        return self.data.items
 
     @property
     def parameters(self) -> Floats:
@@ -87,24 +100,13 @@ class Ranking:
         return self.parameters[len(self.items) :]
 
     @property
-    def extra_names(self) -> tuple[str, ...]:
-        """Of `extras`."""
-        order, tie = ("order",) * self.order_effect, ("ties",) * self.model.has_ties
-        return (*order, *self.comparisons.covariate_names, *tie)
-
-    @property
-    def model(self) -> OutcomeModel:
-        """What the advantage says about outcomes."""
-        return OUTCOMES[self.ties]
-
-    @property
     def log_likelihood(self) -> float:
-        """Of the comparisons, in nats, without the prior."""
-        return log_likelihood(self.parameters, self.totals, self.model)
+        """Of the data, in nats, without the prior."""
+        return self.likelihood.log_likelihood(self.parameters)
 
     @property
     def gradient_norm(self) -> float:
-        """The largest slope that is left, in comparisons."""
+        """The largest slope that is left."""
         return self.maximum.gradient_norm
 
     @property
@@ -112,40 +114,17 @@ class Ranking:
         """Newton steps."""
         return self.maximum.steps
 
-    @property
-    def games(self) -> Floats:
-        """I: comparisons that each item took part in."""
-        of = self.comparisons
-        both = np.concatenate([of.left, of.right])
-        return np.bincount(both, np.concatenate([of.count, of.count]), len(of.items)).astype(np.float64)
-
-    @property
-    def wins(self) -> Floats:
-        """I: comparisons that each item won; a tie is half, a grade its part."""
-        of = self.comparisons
-        both, won = np.concatenate([of.left, of.right]), np.concatenate([of.outcome, 1 - of.outcome])
-        return np.bincount(both, np.concatenate([of.count, of.count]) * won, len(of.items)).astype(np.float64)
-
     @cached_property
     def _solve(self) -> Solve:
         return self._solver(1e-10)
 
     def _solver(self, tolerance: float) -> Solve:
-        totals = self.totals
-        plan = plan_of(totals.items, totals.left, totals.right) if len(self.parameters) > DENSE else None
-        return solver(self.maximum.information, self.component, plan, tolerance=tolerance)
-
-    @cached_property
-    def _meat(self) -> Meat:
-        ones = np.ones_like(self.comparisons.count)
-        single = replace(self.comparisons, count=ones, weight=ones)
-        rows = rows_of(single, order_effect=self.order_effect, ties=self.ties)
-        return meat_of(self.parameters, self.comparisons, rows, self.model, clusters_of(self.comparisons, self.cluster))
+        return solver(self.maximum.information, self.component, self.likelihood.plan, tolerance=tolerance)
 
     @property
     def clusters(self) -> int | None:
-        """How many judges or prompts the sandwich sums scores over; None where comparisons stand alone."""
-        cluster = clusters_of(self.comparisons, self.cluster)
+        """How many judges or prompts the sandwich sums scores over; None where each comparison or ranking is alone."""
+        cluster = clusters_of(self.data, self.cluster)
         return None if cluster is None else int(cluster.max()) + 1
 
     def covariance(self, kind: Kind = "fisher") -> Floats:
@@ -173,11 +152,8 @@ class Ranking:
         if len(self.parameters) <= WHOLE:
             return self.covariance(kind) @ contrast
 
-        def solve(vectors: Floats) -> Floats:
-            return centred(self._solve(centred(vectors, self.component)), self.component)
-
-        solved = solve(contrast[:, None])
-        return (solved if kind == "fisher" else solve(self._meat @ solved))[:, 0]
+        meat = self._meat if kind == "sandwich" else None
+        return rows_of_covariance(self._solve, self.component, centred(contrast[:, None], self.component), meat)[:, 0]
 
     def standard_errors(self, kind: Kind = "fisher", reference: Floats | None = None) -> Floats:
         """I: of log-strengths relative to their mean, or to another average whose weights are `reference`.
@@ -202,9 +178,6 @@ class Ranking:
         return self._variances[kind]
 
     def _many_variances(self, kind: Kind) -> Floats:
-        plan = plan_of(self.totals.items, self.totals.left, self.totals.right)
-        if plan is not None and kind == "fisher" and not (self.component.any() and len(self.extras)):
-            return banded_variances(Banded(self.maximum.information, self.component, plan), self.component)
         meat = self._meat if kind == "sandwich" else None
         # A tolerance that is far below the error of the probes.
         return variances(self._solver(1e-3), self.component, len(self.parameters), meat)
@@ -245,50 +218,6 @@ class Ranking:
         half = self._quantile(level, kind) * error
         return Estimate(value, value - half, value + half, error)
 
-    def predict(
-        self,
-        a: Item,
-        b: Item,
-        covariates: Mapping[str, float] | Sequence[float] | None = None,
-        *,
-        order_effect: bool = True,
-        level: float = 0.95,
-        kind: Kind = "fisher",
-    ) -> Prediction:
-        """The probabilities that `a` (left, or at home) wins, ties or loses against `b`, each with its interval.
-
-        `covariates` count for `a`, and are 0 where they are not given; `order_effect=False` asks of neutral ground.
-        Intervals are Wald's on the log-odds of each outcome, so they stay between 0 and 1.
-        """
-        check_level(level)
-        contrast = self.contrast(a, b)
-        items = len(self.items)
-        if self.order_effect and order_effect:
-            contrast[items] = 1
-        first = items + int(self.order_effect)
-        contrast[first : first + len(self.comparisons.covariate_names)] = self._covariates(covariates)
-        ahead = np.array([float(contrast @ self.parameters)])
-        logs = self.model.log_probabilities(ahead, self.parameters[-1])[:, 0]
-        by = self.model.derivatives(ahead, self.parameters[-1], np.ones((3, 1)))
-        half = self._quantile(level, kind)
-        told = []
-        for outcome, log_probability in enumerate(logs):
-            if outcome == 1 and not self.model.has_ties:
-                told.append(Estimate(0.0, 0.0, 0.0, 0.0))
-                continue
-            others = [other for other in (0, 1, 2) if other != outcome and (other != 1 or self.model.has_ties)]
-            log_rest = float(np.logaddexp.reduce(logs[others]))
-            odds = log_probability - log_rest
-            # How the log-odds move: as the outcome's log-probability does, less the average of the others'.
-            share = np.exp(logs[others] - log_rest)
-            direction = (by.advantage[outcome, 0] - share @ by.advantage[others, 0]) * contrast
-            if self.model.has_ties:
-                direction[-1] += by.tie[outcome, 0] - share @ by.tie[others, 0]
-            error = float(np.sqrt(self.variance(direction, kind)))
-            ends = special.expit([odds - half * error, odds + half * error])
-            told.append(Estimate(float(np.exp(log_probability)), float(ends[0]), float(ends[1]), error))
-        return Prediction(*told)
-
     def told_on(
         self, scale: str = "log", anchor: tuple[Item, float] | None = None, level: float = 0.95, method: Method = "wald"
     ) -> Floats:
@@ -307,44 +236,37 @@ class Ranking:
     def _one_component(self, scale: Scale) -> None:
         if self.component.any() and (scale.anchor is not None or scale.name == "odds"):
             raise ConfigError(
-                "the ranking is within groups, each with strengths of mean 0: an anchor or odds that add up to 1 would "
-                "compare groups that were not compared; use the log or elo scale without an anchor"
+                "the fit is within groups, each with strengths of mean 0: an anchor or odds that add up to 1 would "
+                "compare groups that the data do not connect; use the log or elo scale without an anchor"
             )
 
     def contrast(self, a: Item, b: Item) -> Floats:
         """p: what `parameters` are multiplied by for the lead of `a` over `b`; raises DataError if unconnected."""
-        left, right = self.comparisons.index(a), self.comparisons.index(b)
-        if self.component[left] != self.component[right]:
-            raise DataError(
-                f"{a!r} and {b!r} are in groups that the comparisons do not connect: nothing is known of how they "
-                "compare; fit with a prior (prior_variance), or compare more"
-            )
+        left, right = self._places([a, b])
         contrast = np.zeros(len(self.parameters))
         contrast[left] += 1
         contrast[right] -= 1
         return contrast
 
-    def _covariates(self, given: Mapping[str, float] | Sequence[float] | None) -> Floats:
-        names = self.comparisons.covariate_names
-        if given is None:
-            return np.zeros(len(names))
-        if isinstance(given, Mapping):
-            if unknown := set(given) - set(names):
-                raise DataError(f"there is no covariate {min(unknown)!r}; there are: {', '.join(names) or 'none'}")
-            return np.array([given.get(name, 0.0) for name in names])
-        if len(given) != len(names):
-            raise DataError(f"{len(given)} covariates were given; the fit has {len(names)}: {', '.join(names)}")
-        return np.asarray(given, np.float64)
+    def _places(self, items: Sequence[Item]) -> list[int]:
+        """Where items of one component stand; raises DataError for one unknown, or of another."""
+        places = [index_of(item, self.items) for item in items]
+        if len(apart := np.unique(self.component[places], return_index=True)[1]) > 1:
+            one, other = (items[index] for index in sorted(apart)[:2])
+            raise DataError(
+                f"{one!r} and {other!r} are in groups that the data do not connect: nothing is known of how they "
+                "compare; fit with a prior (prior_variance), or compare more"
+            )
+        return places
 
     def _profile(self, contrast: Floats, level: float) -> tuple[float, float]:
         return profile_interval(
             contrast,
             self._towards(contrast),
             level,
-            totals=self.totals,
-            model=self.model,
+            likelihood=self.likelihood,
             best=self.parameters,
-            log_likelihood=self.maximum.log_likelihood,
+            highest=self.maximum.objective,
             component=self.component,
             prior_variance=self.prior_variance,
         )
@@ -366,15 +288,13 @@ def kind_of(method: Method) -> Kind:
     return "sandwich" if method == "sandwich" else "fisher"
 
 
-def clusters_of(comparisons: Comparisons, cluster: Cluster | None) -> Integers | None:
-    """R: the judge or prompt of each comparison, numbered from 0; raises DataError where none is named."""
+def clusters_of(data: Comparisons | Rankings, cluster: Cluster | None) -> Integers | None:
+    """R or Q: the judge or prompt of each comparison or ranking, numbered from 0; raises DataError if none is named."""
     if cluster is None:
         return None
-    labels = comparisons.judge if cluster == "judge" else comparisons.prompt
+    labels = data.judge if cluster == "judge" else data.prompt
     if labels is None:
-        raise DataError(
-            f"cluster={cluster!r} was asked for, and the comparisons name no {cluster}; say which column is"
-        )
+        raise DataError(f"cluster={cluster!r} was asked for, and the data name no {cluster}; say which column is")
     if np.ptp(labels) == 0:
         raise DataError(
             f"cluster={cluster!r} was asked for, and there is one {cluster} only: nothing shows how {cluster}s vary; "
@@ -382,3 +302,16 @@ def clusters_of(comparisons: Comparisons, cluster: Cluster | None) -> Integers |
         )
     numbered: Integers = np.unique(labels, return_inverse=True)[1].astype(np.int32)
     return numbered
+
+
+def chosen_cluster(data: Comparisons | Rankings, cluster: Cluster | None) -> Cluster | None:
+    """What the sandwich sums over: what was asked for, which must be there; else judges, or prompts, if several are."""
+    clusters_of(data, cluster)
+    if cluster is not None:
+        return cluster
+    return "judge" if several(data.judge) else "prompt" if several(data.prompt) else None
+
+
+def several(labels: NDArray[np.int32] | NDArray[np.int64] | None) -> bool:
+    """Whether there are two judges or prompts at least: from one nothing is seen of how they vary."""
+    return labels is not None and bool(labels.min() != labels.max())

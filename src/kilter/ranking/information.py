@@ -1,4 +1,4 @@
-"""Information matrices of comparisons: a graph Laplacian of the items, bordered by the extras; and solving with them.
+"""Information matrices and solving with them; that of comparisons is a Laplacian of the items, bordered by the extras.
 
 Axes: I items, G rows of (left, right), E extras (order effect, covariates, tie parameter), p = I + E parameters,
 B right-hand sides, L components (leagues whose strengths are centred by themselves).
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Protocol
 
 import numpy as np
 from scipy import linalg, sparse
@@ -23,6 +24,27 @@ DENSE = 1500
 BANDED_OPERATIONS = 2e10
 
 Solve = Callable[[Floats], Floats]
+
+
+class Information(Protocol):
+    """Minus the second derivatives of a log-likelihood, by I log-strengths and then the extras."""
+
+    @property
+    def items(self) -> int: ...
+
+    @property
+    def precision(self) -> float:
+        """What a Gaussian prior adds to the items' diagonal."""
+
+    @property
+    def diagonal(self) -> Floats:
+        """p: the diagonal, or what bounds it from above."""
+
+    def dense(self) -> Floats:
+        """pp."""
+
+    def __matmul__(self, vectors: Floats, /) -> Floats:
+        """The product with pB vectors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +136,7 @@ def centred(vectors: Floats, component: Integers) -> Floats:
     return np.concatenate([of_items - means, vectors[len(component) :]])
 
 
-def solver(information: Bordered, component: Integers, plan: Integers | None, *, tolerance: float) -> Solve:
+def solver(information: Information, component: Integers, plan: Integers | None, *, tolerance: float) -> Solve:
     """What solves with the information: pB to pB, with mean-zero items in every component where there is no prior.
 
     `plan` is what `plan_of` made of the pairs; `tolerance` is for conjugate gradients, the rest are exact.
@@ -122,7 +144,7 @@ def solver(information: Bordered, component: Integers, plan: Integers | None, *,
     """
     if len(information.diagonal) <= DENSE:
         solve = dense_solver(information, component)
-    elif plan is not None:
+    elif plan is not None and isinstance(information, Bordered):
         solve = Banded(information, component, plan)
     else:
         solve = partial(conjugate_gradients, information, component, tolerance=tolerance)
@@ -131,12 +153,12 @@ def solver(information: Bordered, component: Integers, plan: Integers | None, *,
     return lambda vectors: centred(solve(centred(vectors, component)), component)
 
 
-def dense_factor(information: Bordered, component: Integers) -> tuple[Floats, bool]:
+def dense_factor(information: Information, component: Integers) -> tuple[Floats, bool]:
     """The Cholesky factor of the dense matrix, with the components' means held where there is no prior."""
     whole = information.dense()
     if not information.precision:
         # (H + c 11')^-1 = H^+ + 11' / (c n^2), where 1 spans the null space of H.
-        scale = float(information.degree.mean()) / information.items
+        scale = float(information.diagonal[: information.items].mean()) / information.items
         whole[: information.items, : information.items] += scale * (component[:, None] == component[None, :])
     try:
         factor: tuple[Floats, bool] = linalg.cho_factor(whole, lower=True, overwrite_a=True, check_finite=False)
@@ -145,7 +167,7 @@ def dense_factor(information: Bordered, component: Integers) -> tuple[Floats, bo
     return factor
 
 
-def dense_solver(information: Bordered, component: Integers) -> Solve:
+def dense_solver(information: Information, component: Integers) -> Solve:
     """Solve by the dense Cholesky factor."""
     factor = dense_factor(information, component)
 
@@ -164,8 +186,13 @@ def singular() -> NonFiniteError:
     )
 
 
-def plan_of(items: int, left: Integers, right: Integers) -> Integers | None:
-    """The order of items in which a banded Cholesky factor is cheap, as on a ladder; None where it is not."""
+def plan_of(items: int, left: Integers, right: Integers, extras: int = 0) -> Integers | None:
+    """The order of items in which a banded Cholesky factor is cheap, as on a ladder; None where it is not.
+
+    None also for so few parameters that matrices are dense.
+    """
+    if items + extras <= DENSE:
+        return None
     graph = sparse.coo_array((np.ones(len(left), np.int8), (left, right)), shape=(items, items)).tocsr()
     order = reverse_cuthill_mckee((graph + graph.T).tocsr(), symmetric_mode=True).astype(np.int32)
     place = np.empty_like(order)
@@ -237,7 +264,7 @@ class Banded:
 
 
 def conjugate_gradients(
-    information: Bordered, component: Integers, vectors: Floats, *, tolerance: float, most_steps: int = 5000
+    information: Information, component: Integers, vectors: Floats, *, tolerance: float, most_steps: int = 5000
 ) -> Floats:
     """Solve by conjugate gradients with the diagonal as preconditioner, every column of pB for itself.
 

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from kilter.data.staging import staged_file
-from kilter.errors import ConfigError
+from kilter.ranking.bradley_terry import Ranking
 from kilter.ranking.comparisons import Floats, Integers, Item
-from kilter.ranking.fitted import Kind, Ranking, kind_of
-from kilter.ranking.plackett_luce import RankingsFit
+from kilter.ranking.fitted import Fitted, Kind, kind_of
 from kilter.ranking.ranks import rank_intervals, ranks
 from kilter.ranking.scales import scale_of
 from kilter.ranking.uncertainty import quantile
@@ -63,6 +62,8 @@ class Leaderboard:
     scale: str
     level: float
     intervals: Intervals
+    told: Floats
+    """I3, in the order of the fit's items: strength, low and high on the scale."""
 
     def table(self, top: int | None = None) -> Table:
         """As a table for a terminal, of the first `top` lines."""
@@ -117,7 +118,7 @@ class Leaderboard:
 
 
 def leaderboard(
-    fitted: Ranking | RankingsFit,
+    fitted: Fitted,
     *,
     scale: str = "log",
     anchor: tuple[Item, float] | None = None,
@@ -128,29 +129,18 @@ def leaderboard(
 
     Raises ConfigError for a scale, an anchor or a kind of interval that the fit does not have.
     """
-    if isinstance(fitted, RankingsFit):
-        return _of_rankings(fitted, scale, anchor, level, intervals)
     kind: Kind = "fisher" if intervals == "bootstrap" else kind_of(intervals)
     if intervals == "bootstrap":
         told_I3 = _bootstrapped(fitted, scale, anchor, level)
     else:
         told_I3 = fitted.told_on(scale, anchor, level, intervals)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        win_rates = fitted.wins / fitted.games
-    places, between = ranks(fitted), rank_intervals(fitted, level, kind)
-    lines = _lines(fitted, told_I3, places, between, fitted.games, win_rates)
-    return Leaderboard(tuple(lines), tuple(_extras(fitted, level, kind)), scale, level, intervals)
+    lines = _lines(fitted, told_I3, ranks(fitted), rank_intervals(fitted, level, kind))
+    return Leaderboard(tuple(lines), tuple(_extras(fitted, level, kind)), scale, level, intervals, told_I3)
 
 
-def _lines(
-    fitted: Ranking | RankingsFit,
-    told_I3: Floats,
-    places: Integers,
-    between: Integers,
-    games: Floats,
-    win_rates: Floats,
-) -> Iterator[Line]:
+def _lines(fitted: Fitted, told_I3: Floats, places: Integers, between: Integers) -> Iterator[Line]:
     """From the strongest on; equal ones by name."""
+    games, wins = fitted.games, fitted.wins if isinstance(fitted, Ranking) else None
     alone = np.bincount(fitted.component)[fitted.component] == 1
     for place in np.lexsort((np.arange(len(places)), places, fitted.component)).tolist():
         low, high = between[place].tolist()
@@ -166,25 +156,12 @@ def _lines(
             ends[0] if known else None,
             ends[1] if known else None,
             round(games[place]),
-            float(win_rates[place]) if math.isfinite(win_rates[place]) else None,
+            None if wins is None or not games[place] else float(wins[place] / games[place]),
             int(fitted.component[place]),
         )
 
 
-def _of_rankings(
-    fitted: RankingsFit, scale: str, anchor: tuple[Item, float] | None, level: float, intervals: Intervals
-) -> Leaderboard:
-    if intervals != "wald":
-        raise ConfigError(f"intervals of rankings are wald, and {intervals} were asked for; leave that out")
-    of = fitted.rankings
-    games = np.bincount(of.item, of.count[of.ranking], minlength=len(fitted.items)).astype(np.float64)
-    unknown = np.full(len(games), np.nan)
-    places, between = ranks(fitted), rank_intervals(fitted, level)
-    lines = _lines(fitted, fitted.told_on(scale, anchor, level), places, between, games, unknown)
-    return Leaderboard(tuple(lines), (), scale, level, intervals)
-
-
-def _bootstrapped(fitted: Ranking, scale: str, anchor: tuple[Item, float] | None, level: float) -> Floats:
+def _bootstrapped(fitted: Fitted, scale: str, anchor: tuple[Item, float] | None, level: float) -> Floats:
     """I3: strengths on a scale, with percentiles of those of the draws, each draw on the scale by itself."""
     from kilter.ranking.resampling import bootstrap
 
@@ -195,7 +172,7 @@ def _bootstrapped(fitted: Ranking, scale: str, anchor: tuple[Item, float] | None
     return np.concatenate([strengths, ends], axis=1)
 
 
-def _extras(fitted: Ranking, level: float, kind: Kind) -> Iterator[Extra]:
+def _extras(fitted: Fitted, level: float, kind: Kind) -> Iterator[Extra]:
     half = quantile(level, fitted.clusters if kind == "sandwich" else None)
     for place, name in enumerate(fitted.extra_names, len(fitted.items)):
         contrast = np.zeros(len(fitted.parameters))

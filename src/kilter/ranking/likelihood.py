@@ -6,13 +6,15 @@ Axes: I items, G unique (left, right, covariates), M extras that shift the advan
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kilter.ranking.comparisons import Comparisons, Floats, Integers
-from kilter.ranking.information import Bordered
+from kilter.ranking.information import Bordered, plan_of
 from kilter.ranking.outcomes import OUTCOMES, OutcomeModel
 
 
@@ -92,3 +94,44 @@ def gradient_and_information(parameters: Floats, totals: Totals, model: OutcomeM
         (by.advantage_tie, by.tie_tie) if model.has_ties else None,
     )
     return np.concatenate([of_items, totals.shifts.T @ slope, of_tie]), information
+
+
+@dataclass(frozen=True, eq=False)
+class OfComparisons:
+    """The likelihood of totals under a model of outcomes, as Newton's steps want it."""
+
+    totals: Totals
+    model: OutcomeModel
+
+    @property
+    def items(self) -> int:
+        """I."""
+        return self.totals.items
+
+    @property
+    def start(self) -> Floats:
+        """p: equal strengths, nothing else, and the model's own start for ties."""
+        ties = [self.model.start] * self.model.has_ties
+        return np.concatenate([np.zeros(self.items + self.totals.shifts.shape[1]), ties])
+
+    @cached_property
+    def plan(self) -> Integers | None:
+        """See `plan_of`."""
+        return plan_of(self.items, self.totals.left, self.totals.right, len(self.start) - self.items)
+
+    def allows(self, parameters: Floats) -> bool:
+        """Whether the tie parameter is one."""
+        return not self.model.has_ties or self.model.allows(parameters[-1])
+
+    def log_likelihood(self, parameters: Floats) -> float:
+        """In nats."""
+        return log_likelihood(parameters, self.totals, self.model)
+
+    def derivatives(self, parameters: Floats, precision: float = 0.0) -> tuple[Floats, Bordered]:
+        """The gradient, and the information with a prior's precision on the items."""
+        slope, information = gradient_and_information(parameters, self.totals, self.model)
+        return slope, replace(information, precision=precision)
+
+    def rounding(self, parameters: Floats) -> float:
+        """What the advantages' rounding may add."""
+        return 1e-15 * float(self.totals.observed.sum(axis=0) @ np.abs(advantage(parameters, self.totals)))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from kilter.errors import KilterError
 from kilter.ranking.comparisons import Floats, Integers
-from kilter.ranking.information import DENSE, Bordered, centred, plan_of, solver
-from kilter.ranking.likelihood import Totals, advantage, gradient_and_information, log_likelihood
-from kilter.ranking.outcomes import OutcomeModel
+from kilter.ranking.information import Information, centred, solver
 
 # The last step moves no log-strength by more than this; those after it would move it by about its square.
 SMALL_STEP = 1e-8
@@ -26,19 +23,46 @@ class NotConvergedError(KilterError, ArithmeticError):
         self.parameters = parameters
 
 
+class Likelihood(Protocol):
+    """A concave log-likelihood of parameters: I log-strengths, of which differences count, and then the extras."""
+
+    @property
+    def items(self) -> int: ...
+
+    @property
+    def start(self) -> Floats:
+        """p: where steps begin."""
+
+    @property
+    def plan(self) -> Integers | None:
+        """What makes banded factors of the information (`plan_of`), where it has many parameters and they are cheap."""
+
+    def allows(self, parameters: Floats) -> bool:
+        """Whether parameters are within their bounds."""
+
+    def log_likelihood(self, parameters: Floats) -> float:
+        """In nats."""
+
+    def derivatives(self, parameters: Floats, precision: float = 0.0) -> tuple[Floats, Information]:
+        """p: the gradient; and the information, with a prior's precision on the items."""
+
+    def rounding(self, parameters: Floats) -> float:
+        """What rounding within its terms may add to the log-likelihood, which can be small where they are large."""
+
+
 class Maximum(NamedTuple):
     """Where the log-likelihood, less the prior's penalty, is greatest."""
 
     parameters: Floats
-    log_likelihood: float
+    objective: float
+    """The log-likelihood less the penalty."""
     gradient_norm: float
     steps: int
-    information: Bordered
+    information: Information
 
 
 def maximize(
-    totals: Totals,
-    model: OutcomeModel,
+    likelihood: Likelihood,
     *,
     component: Integers,
     prior_variance: float | None = None,
@@ -51,21 +75,17 @@ def maximize(
     `fixed`, p, is a combination of parameters that must stay as it is at `start`: for profiles.
     Raises NotConvergedError.
     """
-    extras = totals.shifts.shape[1] + model.has_ties
-    parameters = np.zeros(totals.items + extras) if start is None else start.copy()
-    if start is None and model.has_ties:
-        parameters[-1] = model.start
+    items, plan = likelihood.items, likelihood.plan
+    parameters = likelihood.start if start is None else start.copy()
     precision = 0.0 if prior_variance is None else 1 / prior_variance
-    plan = plan_of(totals.items, totals.left, totals.right) if len(parameters) > DENSE else None
 
     def objective(parameters: Floats) -> float:
-        penalty = precision * float(parameters[: totals.items] @ parameters[: totals.items]) / 2
-        return log_likelihood(parameters, totals, model) - penalty
+        return likelihood.log_likelihood(parameters) - precision * float(parameters[:items] @ parameters[:items]) / 2
 
-    def derivatives(parameters: Floats) -> tuple[Floats, Bordered]:
-        slope, information = gradient_and_information(parameters, totals, model)
-        slope[: totals.items] -= precision * parameters[: totals.items]
-        return slope, replace(information, precision=precision)
+    def derivatives(parameters: Floats) -> tuple[Floats, Information]:
+        slope, information = likelihood.derivatives(parameters, precision)
+        slope[:items] -= precision * parameters[:items]
+        return slope, information
 
     value = objective(parameters)
     for steps in range(1, MOST_STEPS + 1):
@@ -79,9 +99,9 @@ def maximize(
         largest = float(np.max(np.abs(step) * scale_of(information)))
         length = 1.0
         # What rounding adds to a sum of this size is no fall.
-        noise = 1e-13 * abs(value) + rounding(parameters, totals)
+        noise = 1e-13 * abs(value) + likelihood.rounding(parameters)
         while (
-            not model.allows(parameters[-1] + length * step[-1])
+            not likelihood.allows(parameters + length * step)
             or not (risen := objective(parameters + length * step)) >= value + 1e-4 * length * rise - noise
         ):
             length /= 2
@@ -95,21 +115,16 @@ def maximize(
             slope, information = derivatives(parameters)
             if fixed is not None:
                 slope -= fixed * (fixed @ slope) / (fixed @ fixed)
-            norm = float(np.abs(slope[: totals.items]).max())
+            norm = float(np.abs(slope[:items]).max())
             return Maximum(parameters, value, norm, steps, information)
     raise not_converged(MOST_STEPS, largest, parameters)
 
 
-def rounding(parameters: Floats, totals: Totals) -> float:
-    """What the advantages' rounding may add to the log-likelihood, which can be small where they are large."""
-    return 1e-15 * float(totals.observed.sum(axis=0) @ np.abs(advantage(parameters, totals)))
-
-
-def scale_of(information: Bordered) -> Floats:
+def scale_of(information: Information) -> Floats:
     """p: what makes a parameter's step comparable with a log-strength's, whatever the covariate's unit."""
-    scale = np.ones(len(information.diagonal))
-    scale[information.items :] = np.sqrt(np.diag(information.corner) / max(information.degree.sum() / 2, 1e-300))
-    return scale
+    items, diagonal = information.items, information.diagonal
+    of_strengths = float(np.sum(diagonal[:items] - information.precision)) / 2
+    return np.concatenate([np.ones(items), np.sqrt(diagonal[items:] / max(of_strengths, 1e-300))])
 
 
 def not_converged(steps: int, largest: float, parameters: Floats) -> NotConvergedError:

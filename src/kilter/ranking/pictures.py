@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 
 from kilter.data.staging import staged_file
 from kilter.data.svg import COLOURS, FAINT, INK, Panel, picture, ticks, words
-from kilter.errors import ConfigError
+from kilter.ranking.bradley_terry import Ranking
 from kilter.ranking.comparisons import Floats, Integers, Item, printable
-from kilter.ranking.fitted import Method, Ranking
-from kilter.ranking.outcomes import OUTCOMES, OutcomeModel
-from kilter.ranking.plackett_luce import RankingsFit
+from kilter.ranking.fitted import Fitted, Method
 
 ROW, CELL = 18, 23  # pixels: a row of the forest plot, a cell of the heat map
 MOST_ROWS, MOST_CELLS = 60, 20
@@ -165,12 +163,12 @@ def calibration(bins: Bins, *, left: float = MARGIN, top: float = MARGIN) -> Par
     return Part(elements, room + CALIBRATION_SIDE + 20, CALIBRATION_SIDE + HEAD + 50)
 
 
-def win_probabilities(ranking: Ranking | RankingsFit, shown_N: NDArray[np.intp]) -> Floats:
+def win_probabilities(ranking: Fitted, shown_N: NDArray[np.intp]) -> Floats:
     """How probable it is that one item beats another, in no order and with no covariates; a tie is half a win each.
 
     N x N, row beats column; NaN between components, which cannot be compared.
     """
-    model, tie = of_pairs(ranking)
+    model, tie = ranking.of_pairs
     gap_NN = np.subtract.outer(ranking.strengths[shown_N], ranking.strengths[shown_N])
     wins_ONN = np.exp(model.log_probabilities(gap_NN, tie))
     wins_NN = wins_ONN[0] + (wins_ONN[1] / 2 if model.has_ties else 0)
@@ -178,31 +176,23 @@ def win_probabilities(ranking: Ranking | RankingsFit, shown_N: NDArray[np.intp])
     return np.where(np.equal.outer(component_N, component_N), wins_NN, np.nan)
 
 
-def has_ties(ranking: Ranking | RankingsFit) -> bool:
+def has_ties(ranking: Fitted) -> bool:
     """Whether two items may tie."""
-    return of_pairs(ranking)[0].has_ties or (isinstance(ranking, Ranking) and ranking.ties == "half")
-
-
-def of_pairs(ranking: Ranking | RankingsFit) -> tuple[OutcomeModel, float]:
-    """What becomes of two items, and the tie parameter: of rankings, Davidson's if ties of two items occurred."""
-    if isinstance(ranking, Ranking):
-        return ranking.model, float(ranking.parameters[-1])
-    if 2 in ranking.tie_orders:
-        return OUTCOMES["davidson"], float(ranking.tie_parameters[ranking.tie_orders.index(2)])
-    return OUTCOMES["none"], 0.0
+    return ranking.of_pairs[0].has_ties or (isinstance(ranking, Ranking) and ranking.ties == "half")
 
 
 def drawing(
-    ranking: Ranking | RankingsFit,
+    ranking: Fitted,
     bins: Bins | None = None,
     *,
     scale: str = "log",
     anchor: tuple[Item, float] | None = None,
     level: float = 0.95,
     method: Method = "wald",
+    told: Floats | None = None,
 ) -> str:
     """A ranking as SVG: strengths, who beats whom, and the calibration if there is one, where there is room."""
-    told_I3 = told(ranking, scale, anchor, level, method)
+    told_I3 = ranking.told_on(scale, anchor, level, method) if told is None else told
     shown = best_first(ranking.strengths, ranking.component)[:MOST_CELLS]
     left = forest(ranking.items, told_I3[:, 0], told_I3[:, 1:], ranking.component, unit=UNITS[scale], level=level)
     across = MARGIN + left.width + 2 * MARGIN
@@ -222,19 +212,8 @@ def drawing(
     return picture(round(width), round(height), title, [element for part in parts for element in part.elements])
 
 
-def told(
-    ranking: Ranking | RankingsFit, scale: str, anchor: tuple[Item, float] | None, level: float, method: Method
-) -> Floats:
-    """I3: strength, low and high; those of rankings are Wald's."""
-    if isinstance(ranking, Ranking):
-        return ranking.told_on(scale, anchor, level, method)
-    if method != "wald":
-        raise ConfigError(f"intervals of rankings are Wald's, and {method!r} was asked for; use method='wald'")
-    return ranking.told_on(scale, anchor, level)
-
-
 def draw(
-    ranking: Ranking | RankingsFit,
+    ranking: Fitted,
     path: str | PathLike[str],
     bins: Bins | None = None,
     *,
@@ -242,13 +221,15 @@ def draw(
     anchor: tuple[Item, float] | None = None,
     level: float = 0.95,
     method: Method = "wald",
+    told: Floats | None = None,
 ) -> None:
     """Write a ranking as an SVG picture, whole or not at all.
 
-    `bins` are those of `kilter.ranking.checks.calibration`, `scale` and `anchor` those of `Ranking.told_on`. Raises
-    RunError where the file cannot be written.
+    `bins` are those of `kilter.ranking.checks.calibration`, `scale` and `anchor` those of `Ranking.told_on`. `told`,
+    I3, are strengths with their intervals on that scale, if they are not to be the method's. Raises RunError where the
+    file cannot be written.
     """
-    text = drawing(ranking, bins, scale=scale, anchor=anchor, level=level, method=method)
+    text = drawing(ranking, bins, scale=scale, anchor=anchor, level=level, method=method, told=told)
     with staged_file(Path(path)) as staging:
         staging.write_text(text, encoding="utf-8")
 

@@ -10,8 +10,7 @@ from scipy import linalg, special
 
 from kilter.errors import ConfigError
 from kilter.ranking.comparisons import Floats, Integers
-from kilter.ranking.fitted import Kind, Ranking, check_level
-from kilter.ranking.plackett_luce import RankingsFit
+from kilter.ranking.fitted import Fitted, Kind, check_level
 from kilter.ranking.uncertainty import WHOLE
 
 # To this many items the greatest deviation of all differences is simulated; beyond, bounded.
@@ -21,7 +20,7 @@ EQUAL = 1e-9
 ROWS_AT_ONCE = 256
 
 
-def ranks(ranking: Ranking | RankingsFit) -> Integers:
+def ranks(ranking: Fitted) -> Integers:
     """I: 1 for the strongest of its component; equal strengths share the better rank."""
     order = np.lexsort((-ranking.strengths, ranking.component))
     strengths, component = ranking.strengths[order], ranking.component[order]
@@ -35,7 +34,7 @@ def ranks(ranking: Ranking | RankingsFit) -> Integers:
 
 
 def rank_intervals(
-    ranking: Ranking | RankingsFit,
+    ranking: Fitted,
     level: float = 0.95,
     kind: Kind = "fisher",
     *,
@@ -53,12 +52,12 @@ def rank_intervals(
     """
     check_level(level)
     component, items = ranking.component, len(ranking.items)
-    clusters = ranking.clusters if kind == "sandwich" and isinstance(ranking, Ranking) else None
+    clusters = ranking.clusters if kind == "sandwich" else None
     members = np.bincount(component)
-    if len(ranking.parameters) > WHOLE and isinstance(ranking, Ranking):
+    if len(ranking.parameters) > WHOLE:
         better, worse = _apart(ranking, level, kind, clusters)
     else:
-        covariance = _covariance(ranking, kind)
+        covariance = ranking.covariance(kind)[:items, :items]
         pairs = float((members * (members - 1.0)).sum() / 2)
         if items <= SIMULATED:
             most = greatest_deviation(covariance, component, level, clusters, draws=draws, seed=seed)
@@ -71,9 +70,7 @@ def rank_intervals(
     return found
 
 
-def probability_best(
-    ranking: Ranking | RankingsFit, kind: Kind = "fisher", *, draws: int = 10_000, seed: int = 0
-) -> Floats:
+def probability_best(ranking: Fitted, kind: Kind = "fisher", *, draws: int = 10_000, seed: int = 0) -> Floats:
     """I: how often each item is the strongest of its component in `draws` of the estimates' normal distribution.
 
     The share's own standard error is at most 0.5 / sqrt(draws). Not a number for an item that is alone in its
@@ -82,7 +79,7 @@ def probability_best(
     if draws < 1:
         raise ConfigError(f"{draws} draws were asked for; give at least one")
     items, component = len(ranking.items), ranking.component
-    root = _root(_covariance(ranking, kind))
+    root = _root(ranking.covariance(kind)[:items, :items])
     order = np.argsort(component, kind="stable")
     starts = np.searchsorted(component[order], np.arange(int(component.max()) + 1))
     generator, best = np.random.default_rng(seed), np.zeros(items)
@@ -93,16 +90,6 @@ def probability_best(
         best += (drawn == strongest[component]).sum(axis=1)
     alone = (np.bincount(component)[component] == 1) & (items > 1)
     return np.where(alone, np.nan, best / draws)
-
-
-def _covariance(ranking: Ranking | RankingsFit, kind: Kind) -> Floats:
-    """II: of the log-strengths."""
-    items = len(ranking.items)
-    if isinstance(ranking, Ranking):
-        return ranking.covariance(kind)[:items, :items]
-    if kind != "fisher":
-        raise ConfigError(f"rankings have a fisher covariance only, and {kind} was asked for; leave that out")
-    return ranking.covariance()[:items, :items]
 
 
 def greatest_deviation(
@@ -167,7 +154,7 @@ def _surely(strengths: Floats, covariance: Floats, component: Integers, most: fl
     return better, worse
 
 
-def _apart(ranking: Ranking, level: float, kind: Kind, clusters: int | None) -> tuple[Integers, Integers]:
+def _apart(ranking: Fitted, level: float, kind: Kind, clusters: int | None) -> tuple[Integers, Integers]:
     """I and I: how many items of its component have simultaneous intervals wholly above and below an item's."""
     items, component = len(ranking.items), ranking.component
     half = sidak(level, float(items), clusters) * np.nan_to_num(ranking.standard_errors(kind))

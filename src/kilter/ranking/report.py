@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kilter.errors import ConfigError, DataError
-from kilter.ranking.bradley_terry import Disconnected, Ties, fit_comparisons
+from kilter.ranking.bradley_terry import Disconnected, Ranking, Ties, fit_comparisons
 from kilter.ranking.comparisons import Comparisons, Item, Rankings
 from kilter.ranking.connectivity import UnidentifiedError
-from kilter.ranking.fitted import Ranking
+from kilter.ranking.fitted import Fitted, Kind
 from kilter.ranking.leaderboard import Intervals, Leaderboard, leaderboard
 from kilter.ranking.plackett_luce import RankingsFit, fit_rankings
 from kilter.ranking.reading.tables import Reading, read
@@ -89,19 +89,16 @@ class Report:
 
 def report(reading: Reading, settings: Settings, predict: tuple[str, str] | None = None, suggest: int = 0) -> Report:
     """Fit what was read, and say what can be said of it; raises DataError where it does not determine strengths."""
-    if suggest and isinstance(reading.data, Rankings):
-        raise ConfigError("--suggest is for comparisons, and these are rankings; leave it out")
     fitted = fitted_to(reading.data, settings, suggest)
     intervals = settings.intervals or _fitting_intervals(fitted)
     anchor: tuple[Item, float] | None = settings.anchor
     board = leaderboard(fitted, scale=settings.scale, anchor=anchor, level=settings.level, intervals=intervals)
     warnings = (*reading.warnings, *_doubts(fitted, intervals))
     predictions = {} if predict is None else dict(_predictions(fitted, *predict, settings.level, intervals))
-    suggestions = suggested(fitted, suggest) if isinstance(fitted, Ranking) else ()
-    return Report(reading, fitted, board, warnings, predictions, suggestions)
+    return Report(reading, fitted, board, warnings, predictions, suggested(fitted, suggest))
 
 
-def suggested(data: Ranking | Comparisons, count: int) -> tuple[Suggestion, ...]:
+def suggested(data: Fitted | Comparisons | Rankings, count: int) -> tuple[Suggestion, ...]:
     """The comparisons to make next; none where none are asked for."""
     if not count:
         return ()
@@ -116,7 +113,7 @@ def fitted_to(data: Comparisons | Rankings, settings: Settings, suggest: int = 0
         if isinstance(data, Rankings):
             if settings.ties is not None or settings.order_effect:
                 raise ConfigError("--ties and --order-effect are for comparisons, and these are rankings")
-            return fit_rankings(data, settings.prior, settings.disconnected)
+            return fit_rankings(data, prior_variance=settings.prior, disconnected=settings.disconnected)
         return fit_comparisons(
             data,
             ties=settings.ties,
@@ -125,9 +122,9 @@ def fitted_to(data: Comparisons | Rankings, settings: Settings, suggest: int = 0
             disconnected=settings.disconnected,
         )
     except UnidentifiedError as error:
-        matches = "; ".join(map(_match, suggested(data, suggest))) if isinstance(data, Comparisons) else ""
+        matches = "; ".join(map(_match, suggested(data, suggest)))
         raise DataError(
-            f"these comparisons do not determine strengths: {error.found.explanation()}. How far those lie from the "
+            f"the data do not determine strengths: {error.found.explanation()}. How far those lie from the "
             f"others has no finite estimate. Compare more ({matches or '--suggest 5 says whom'}); or rank each group "
             "by itself: --disconnected within; or say what you believe beforehand: --disconnected prior, or --prior "
             "with a variance"
@@ -138,14 +135,13 @@ def _match(match: Suggestion) -> str:
     return f"{match.left} against {match.right}"
 
 
-def _fitting_intervals(fitted: Ranking | RankingsFit) -> Intervals:
+def _fitting_intervals(fitted: Fitted) -> Intervals:
     """Those that hold for grades and for judges, where there are any."""
-    if isinstance(fitted, Ranking) and (fitted.cluster is not None or fitted.comparisons.graded):
-        return "sandwich"
-    return "wald"
+    graded = isinstance(fitted, Ranking) and fitted.comparisons.graded
+    return "sandwich" if graded or fitted.cluster is not None else "wald"
 
 
-def _doubts(fitted: Ranking | RankingsFit, intervals: Intervals) -> Iterator[str]:
+def _doubts(fitted: Fitted, intervals: Intervals) -> Iterator[str]:
     found = fitted.connectivity
     if not found.identified:
         held = (
@@ -157,7 +153,7 @@ def _doubts(fitted: Ranking | RankingsFit, intervals: Intervals) -> Iterator[str
     if fitted.left_out:
         unit = "choice" if isinstance(fitted, RankingsFit) else "comparison"
         yield f"{fitted.left_out:,.0f} {unit}{'s' * (fitted.left_out != 1)} between groups not used"
-    if isinstance(fitted, Ranking) and intervals == "sandwich":
+    if intervals == "sandwich":
         if fitted.clusters is not None and fitted.clusters < FEW_CLUSTERS:
             yield (
                 f"intervals rest on {fitted.clusters} {fitted.cluster}s: with so few they are rough, and may be too "
@@ -167,15 +163,15 @@ def _doubts(fitted: Ranking | RankingsFit, intervals: Intervals) -> Iterator[str
         yield f"{intervals} intervals take grades for wins and losses; --intervals sandwich does not"
 
 
-def _predictions(
-    fitted: Ranking | RankingsFit, a: str, b: str, level: float, intervals: Intervals
-) -> Iterator[tuple[str, Estimate]]:
+def _predictions(fitted: Fitted, a: str, b: str, level: float, intervals: Intervals) -> Iterator[tuple[str, Estimate]]:
+    kind: Kind = "sandwich" if intervals == "sandwich" else "fisher"
     if isinstance(fitted, RankingsFit):
-        found = fitted.predict([a, b], level)
+        found = fitted.predict([a, b], level=level, kind=kind)
         yield f"{a} before {b}", found.first[0]
         yield f"{b} before {a}", found.first[1]
         return
-    told = fitted.predict(a, b, level=level, kind="sandwich" if intervals == "sandwich" else "fisher")
+    assert isinstance(fitted, Ranking)
+    told = fitted.predict(a, b, level=level, kind=kind)
     yield f"{a} beats {b}", told.left_wins
     if fitted.model.has_ties:
         yield f"{a} and {b} tie", told.tie
@@ -220,15 +216,12 @@ def _check_paths(csv: Path | None, plot: Path | None, settings: Settings, files:
             raise ConfigError(f"{flag} {path} does not end in {suffix}; name it so")
         if path is not None and any(Path(file).resolve() == path.resolve() for file in files):
             raise ConfigError(f"{flag} {path} is what is to be read; name another file")
-    if plot is not None and settings.intervals == "bootstrap":
-        raise ConfigError("--plot has no bootstrap intervals; use wald, sandwich or profile")
 
 
 def _draw(found: Report, plot: Path, settings: Settings) -> None:
     from kilter.ranking.checks import calibration
     from kilter.ranking.pictures import draw
 
-    assert found.board.intervals != "bootstrap"
     draw(
         found.fitted,
         plot,
@@ -236,7 +229,7 @@ def _draw(found: Report, plot: Path, settings: Settings) -> None:
         scale=settings.scale,
         anchor=settings.anchor,
         level=settings.level,
-        method=found.board.intervals,
+        told=found.board.told,
     )
 
 

@@ -1,6 +1,6 @@
 """The bootstrap of strengths: counts drawn anew, or whole judges or prompts, and the strengths fitted to them.
 
-Axes: D draws, B draws at once, U units that are drawn (comparisons or clusters), I items, p parameters,
+Axes: D draws, B draws at once, U units that are drawn (comparisons, rankings or clusters), I items, p parameters,
 A parameters that shift the advantage, G unique (left, right, covariates), O outcomes (left wins, tie, right wins).
 """
 
@@ -15,11 +15,14 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from kilter.errors import ConfigError, DataError, NonFiniteError
+from kilter.ranking.bradley_terry import Ranking
+from kilter.ranking.choices import choices_of, stages_of
 from kilter.ranking.comparisons import Floats, Item
-from kilter.ranking.fitted import Ranking, check_level, clusters_of
+from kilter.ranking.fitted import Fitted, check_level, clusters_of
 from kilter.ranking.information import centred
 from kilter.ranking.likelihood import grouped, rows_of
-from kilter.ranking.newton import NotConvergedError, maximize, rounding
+from kilter.ranking.newton import NotConvergedError, maximize
+from kilter.ranking.plackett_luce import RankingsFit, rankings_connectivity
 from kilter.ranking.uncertainty import Estimate
 
 # To this many parameters, draws are fitted together; beyond, a fit's own work exceeds that of starting it.
@@ -38,7 +41,7 @@ class Bootstrap:
     `failed` counts the draws in which no finite estimate exists, as when an item won all its comparisons.
     """
 
-    ranking: Ranking
+    ranking: Fitted
     parameters: Floats
     draws: int
     failed: int
@@ -50,7 +53,8 @@ class Bootstrap:
 
     def explanation(self) -> str:
         """What was drawn, and how many draws had no estimate."""
-        unit = f"{self.ranking.cluster}s" if self.ranking.cluster else "comparisons"
+        alone = "comparisons" if isinstance(self.ranking, Ranking) else "rankings"
+        unit = f"{self.ranking.cluster}s" if self.ranking.cluster else alone
         said = f"{self.draws:,} draws of {unit}"
         if not self.failed:
             return said
@@ -75,15 +79,20 @@ class Bootstrap:
         return Estimate(float(contrast @ self.ranking.parameters), float(low), float(high), float(drawn.std(ddof=1)))
 
 
-def bootstrap(ranking: Ranking, draws: int = 1000, seed: int = 0) -> Bootstrap:
+def bootstrap(ranking: Fitted, draws: int = 1000, seed: int = 0) -> Bootstrap:
     """Fits to `draws` multinomial reweightings of the counts; of whole judges or prompts if the ranking names them.
 
     Raises ConfigError for fewer than 2 draws, DataError where hardly a draw has an estimate.
     """
     if draws < 2:
         raise ConfigError(f"{draws} draws were asked for; give at least two, better a thousand")
-    found = [_fitted(ranking, observed) for observed in _reweighted(ranking, draws, np.random.default_rng(seed))]
-    parameters = np.concatenate(found)
+    generator = np.random.default_rng(seed)
+    if isinstance(ranking, RankingsFit):
+        parameters = _fitted_rankings(ranking, draws, generator)
+    else:
+        assert isinstance(ranking, Ranking)
+        found = [_fitted(ranking, observed) for observed in _reweighted(ranking, draws, generator)]
+        parameters = np.concatenate(found)
     if len(parameters) < 2:
         raise DataError(
             f"{draws - len(parameters):,} of {draws:,} draws have no finite estimate: a few comparisons more or less "
@@ -91,6 +100,35 @@ def bootstrap(ranking: Ranking, draws: int = 1000, seed: int = 0) -> Bootstrap:
             "(prior_variance)"
         )
     return Bootstrap(ranking, parameters, draws, draws - len(parameters))
+
+
+def _fitted_rankings(fitted: RankingsFit, draws: int, generator: np.random.Generator) -> Floats:
+    """(D - failed) x p: the parameters of the draws that have an estimate."""
+    of, cluster = fitted.rankings, clusters_of(fitted.rankings, fitted.cluster)
+    often = of.count if cluster is None else np.ones(int(cluster.max()) + 1)
+    found = []
+    for _ in range(draws):
+        times = generator.multinomial(int(np.rint(often.sum())), often / often.sum()).astype(np.float64)
+        drawn = times if cluster is None else times[cluster] * of.count
+        entries = np.flatnonzero(drawn[of.ranking])
+        part = np.unique(of.ranking[entries], return_inverse=True)[1].astype(np.int32)
+        rankings = replace(of.of_entries(entries, part), count=drawn[drawn > 0])
+        stages = stages_of(rankings)
+        group = rankings_connectivity(of.items, stages).group
+        choices = choices_of(rankings, stages)
+        # Of a tie that was not drawn, log delta is minus infinity.
+        if choices.orders != fitted.tie_orders or (
+            fitted.prior_variance is None and group.max() != fitted.component.max()
+        ):
+            continue
+        try:
+            best = maximize(
+                choices, component=fitted.component, prior_variance=fitted.prior_variance, start=fitted.parameters
+            )
+        except (NotConvergedError, NonFiniteError):
+            continue
+        found.append(best.parameters)
+    return np.array(found).reshape(-1, len(fitted.parameters))
 
 
 def _reweighted(ranking: Ranking, draws: int, generator: np.random.Generator) -> Iterator[Floats]:
@@ -139,8 +177,7 @@ def _fitted(ranking: Ranking, observed: Floats) -> Floats:
     for draw in range(observed.shape[1]):
         try:
             best = maximize(
-                ranking.totals._replace(observed=observed[:, draw]),
-                ranking.model,
+                replace(ranking.likelihood, totals=ranking.totals._replace(observed=observed[:, draw])),
                 component=ranking.component,
                 prior_variance=ranking.prior_variance,
                 start=ranking.parameters,
@@ -181,7 +218,7 @@ def maximize_together(ranking: Ranking, observed: Floats) -> tuple[Floats, NDArr
         here, seen = parameters[active], observed[:, active]
         step, rise = problem.step(here, seen)
         length, pending = np.ones(len(active)), np.ones(len(active), bool)
-        noise = 1e-13 * np.abs(value[active]) + rounding(ranking.parameters, ranking.totals)
+        noise = 1e-13 * np.abs(value[active]) + ranking.likelihood.rounding(ranking.parameters)
         moved, risen = here.copy(), value[active].copy()
         while pending.any() and length.min() > 1e-8:
             tried = here[pending] + length[pending, None] * step[pending]

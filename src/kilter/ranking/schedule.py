@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from kilter.errors import ConfigError
-from kilter.ranking.bradley_terry import PRIOR_VARIANCE, fit_comparisons, ties_of
-from kilter.ranking.comparisons import Comparisons, Floats, Integers, Item
-from kilter.ranking.connectivity import connectivity
-from kilter.ranking.fitted import Ranking
+from kilter.ranking.bradley_terry import PRIOR_VARIANCE, Ranking, fit_comparisons
+from kilter.ranking.comparisons import Comparisons, Floats, Integers, Item, Rankings
+from kilter.ranking.fitted import Fitted
+from kilter.ranking.plackett_luce import RankingsFit, fit_rankings
 from kilter.ranking.uncertainty import WHOLE
 
 # To this many items every pair is a candidate; beyond, as many pairs as that drawn at random.
@@ -34,7 +34,7 @@ class Suggestion(NamedTuple):
     gain: float
 
 
-def suggest_matches(data: Ranking | Comparisons, count: int = 10, *, seed: int = 0) -> list[Suggestion]:
+def suggest_matches(data: Fitted | Comparisons | Rankings, count: int = 10, *, seed: int = 0) -> list[Suggestion]:
     """The `count` comparisons to make next, the most useful first, each as if those before it had been made once.
 
     A pair comes again only when all others have come. Where strengths are not determined, comparisons serve better than
@@ -49,20 +49,12 @@ def suggest_matches(data: Ranking | Comparisons, count: int = 10, *, seed: int =
     """
     if count < 1:
         raise ConfigError(f"{count} matches were asked for; give a positive number")
-    comparisons = data.comparisons if isinstance(data, Ranking) else data
-    found = data.connectivity if isinstance(data, Ranking) else connectivity(data)
+    ranking = data if isinstance(data, Fitted) else _fitted(data)
+    found = ranking.connectivity
     if found.identified:
-        ranking = data if isinstance(data, Ranking) else fit_comparisons(data)
         return informative(ranking, count, np.random.default_rng(seed))
-    if isinstance(data, Ranking) and data.prior_variance is not None:
-        ranking = data
-    else:
-        ranking = fit_comparisons(
-            comparisons,
-            ties=data.ties if isinstance(data, Ranking) else ties_of(comparisons, None),  # type: ignore[arg-type]
-            order_effect=isinstance(data, Ranking) and data.order_effect,
-            prior_variance=PRIOR_VARIANCE,
-        )
+    if ranking.prior_variance is None:
+        ranking = _with_prior(ranking)
     first = connecting(ranking, found.group, found.league)[:count]
     if len(first) == count or len(ranking.parameters) > WHOLE:
         return first
@@ -71,7 +63,27 @@ def suggest_matches(data: Ranking | Comparisons, count: int = 10, *, seed: int =
     return first + informative(ranking, count - len(first), np.random.default_rng(seed), planned)
 
 
-def connecting(ranking: Ranking, group: Integers, league: Integers) -> list[Suggestion]:
+def _fitted(data: Comparisons | Rankings) -> Fitted:
+    """Strengths, with a prior where they are not determined otherwise."""
+    if isinstance(data, Rankings):
+        return fit_rankings(data, disconnected="prior")
+    return fit_comparisons(data, disconnected="prior")
+
+
+def _with_prior(fitted: Fitted) -> Fitted:
+    """The same data with a prior that puts all groups on one scale."""
+    if isinstance(fitted, Ranking):
+        return fit_comparisons(
+            fitted.comparisons,
+            ties=fitted.ties,
+            order_effect=fitted.order_effect,
+            prior_variance=PRIOR_VARIANCE,
+        )
+    assert isinstance(fitted, RankingsFit)
+    return fit_rankings(fitted.rankings, prior_variance=PRIOR_VARIANCE)
+
+
+def connecting(ranking: Fitted, group: Integers, league: Integers) -> list[Suggestion]:
     """A comparison for each group but one: between groups next to each other in mean strength, of their nearest items.
 
     Among pairs equally near, the one whose items have more games.
@@ -94,7 +106,7 @@ def connecting(ranking: Ranking, group: Integers, league: Integers) -> list[Sugg
 
 
 def informative(
-    ranking: Ranking, count: int, generator: np.random.Generator, planned: list[tuple[int, int]] | None = None
+    ranking: Fitted, count: int, generator: np.random.Generator, planned: list[tuple[int, int]] | None = None
 ) -> list[Suggestion]:
     """The matches with the greatest expected fall of the mean variance, after those already `planned`."""
     items, covariance = len(ranking.items), ranking.covariance()
@@ -103,7 +115,7 @@ def informative(
         return []
     information = _information(ranking, left, right)
     # The contrast of a candidate is that of its items, and the order effect where there is one.
-    order = items if ranking.order_effect else None
+    order = items if _order_matters(ranking) else None
     variance, norm = _variances(covariance, items, left, right, order)
     moved: list[tuple[float, Floats]] = []
 
@@ -151,29 +163,33 @@ def informative(
     return suggested
 
 
-def _candidates(items: int, ranking: Ranking, generator: np.random.Generator) -> tuple[Integers, Integers]:
+def _candidates(items: int, ranking: Fitted, generator: np.random.Generator) -> tuple[Integers, Integers]:
     """M and M: pairs within a component, in both orders where it matters who is left."""
     if items <= ALL_PAIRS:
         left, right = np.triu_indices(items, 1)
     else:
         left = generator.integers(items, size=DRAWN)
         right = (left + generator.integers(1, items, size=DRAWN)) % items
-    if ranking.order_effect:
+    if _order_matters(ranking):
         left, right = np.concatenate([left, right]), np.concatenate([right, left])
     same = ranking.component[left] == ranking.component[right]
     return left[same].astype(np.int32), right[same].astype(np.int32)
 
 
-def _information(ranking: Ranking, left: Integers, right: Integers) -> Floats:
+def _information(ranking: Fitted, left: Integers, right: Integers) -> Floats:
     """M: what a comparison is expected to tell of the advantage, without covariates."""
     ahead = ranking.strengths[left] - ranking.strengths[right]
-    if ranking.order_effect:
+    if _order_matters(ranking):
         ahead = ahead + ranking.extras[0]
-    tie = ranking.parameters[-1]
-    probability = np.exp(ranking.model.log_probabilities(ahead, tie))
-    if not ranking.model.has_ties:
+    model, tie = ranking.of_pairs
+    probability = np.exp(model.log_probabilities(ahead, tie))
+    if not model.has_ties:
         probability[1] = 0
-    return ranking.model.derivatives(ahead, tie, probability).advantage_advantage
+    return model.derivatives(ahead, tie, probability).advantage_advantage
+
+
+def _order_matters(ranking: Fitted) -> bool:
+    return isinstance(ranking, Ranking) and ranking.order_effect
 
 
 def _variances(

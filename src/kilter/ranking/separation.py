@@ -5,18 +5,15 @@ Albert and Anderson 1984, for Bradley-Terry with order effect, covariates and ti
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from kilter.errors import DataError, KilterError, NonFiniteError
 from kilter.ranking.comparisons import Comparisons, Floats, Integers
-from kilter.ranking.information import DENSE, Bordered, plan_of, solver
-from kilter.ranking.likelihood import Totals, gradient_and_information
+from kilter.ranking.information import Information, solver
+from kilter.ranking.likelihood import OfComparisons, Totals
 from kilter.ranking.newton import Maximum, not_converged
-from kilter.ranking.outcomes import OutcomeModel
 
 # Of the variance of a parameter by the others; rounding alone makes 1e14 of what is infinite.
 MOST_INFLATION = 1e9
@@ -35,26 +32,26 @@ class SeparatedError(DataError):
 
 def explained(
     error: KilterError,
-    totals: Totals,
-    model: OutcomeModel,
+    likelihood: OfComparisons,
     comparisons: Comparisons,
     order_effect: bool,
     prior_variance: float | None,
 ) -> KilterError:
     """The error to raise for a fit without an end: which parts of the model run away, if a direction is found."""
-    names = ("order",) * order_effect + comparisons.covariate_names + ("ties",) * model.has_ties
+    totals, has_ties = likelihood.totals, likelihood.model.has_ties
+    names = ("order",) * order_effect + comparisons.covariate_names + ("ties",) * has_ties
     if not names or totals.observed.shape[1] > MOST_ROWS:
         return error
     items, held = totals.items, np.zeros(totals.items + len(names), bool)
     held[:items] = prior_variance is not None
-    direction = runaway(totals, model.has_ties, held)
+    direction = runaway(totals, has_ties, held)
     if not direction[items:].any():
         return error
     # What does not have to move is not named: the strengths, then each part in turn.
     for part in (slice(items), *range(items, len(held))):
         before = held.copy()
         held[part] = True
-        found = runaway(totals, model.has_ties, held)
+        found = runaway(totals, has_ties, held)
         direction, held = (found, held) if found[items:].any() else (direction, before)
     moving = tuple(name for name, move in zip(names, direction[items:], strict=True) if move)
     said = {"order": "the order effect", "ties": "the model of ties"}
@@ -69,8 +66,7 @@ def explained(
 
 
 def check_determined(
-    totals: Totals,
-    model: OutcomeModel,
+    likelihood: OfComparisons,
     component: Integers,
     covariate_names: tuple[str, ...],
     order_effect: bool,
@@ -83,11 +79,12 @@ def check_determined(
     names = ("the order effect",) * order_effect + tuple(f"the covariate {name}" for name in covariate_names)
     if not names:
         return
-    information = replace(_at_start(totals, model), precision=0.0 if prior_variance is None else 1 / prior_variance)
+    start, precision = likelihood.start, 0.0 if prior_variance is None else 1 / prior_variance
+    information = likelihood.derivatives(start, precision)[1]
     alone = np.diag(information.corner)[: len(names)]
     lost = alone == 0
     if not lost.any():
-        lost = inflation(information, totals, model, component)[: len(names)] > MOST_INFLATION
+        lost = inflation(information, likelihood, component)[: len(names)] > MOST_INFLATION
     if lost.any():
         named = " and ".join(name for name, one in zip(names, lost, strict=True) if one)
         raise DataError(
@@ -96,34 +93,27 @@ def check_determined(
         )
 
 
-def check_finite(best: Maximum, totals: Totals, model: OutcomeModel, component: Integers) -> None:
+def check_finite(best: Maximum, likelihood: OfComparisons, component: Integers) -> None:
     """Raises NotConvergedError where the slope is zero because of rounding, at what stands for infinity."""
-    if len(best.parameters) == totals.items:
+    if len(best.parameters) == likelihood.items:
         return
     # The likelihood falls off from infinity as exp(-distance), which is lost among ones at 1e-16.
-    if np.any(inflation(best.information, totals, model, component) > ALMOST_FLAT):
+    if np.any(inflation(best.information, likelihood, component) > ALMOST_FLAT):
         raise not_converged(best.steps, 1.0, best.parameters)
 
 
-def inflation(information: Bordered, totals: Totals, model: OutcomeModel, component: Integers) -> Floats:
+def inflation(information: Information, likelihood: OfComparisons, component: Integers) -> Floats:
     """E: the variance of each extra, over what it would be if the others were known and nobody was ahead."""
-    extras = np.arange(totals.items, len(information.diagonal))
-    units = np.zeros((len(information.diagonal), len(extras)))
-    units[extras, extras - totals.items] = 1
-    plan = plan_of(totals.items, totals.left, totals.right) if len(units) > DENSE else None
+    start = likelihood.start
+    extras = np.arange(likelihood.items, len(start))
+    units = np.zeros((len(start), len(extras)))
+    units[extras, extras - likelihood.items] = 1
     try:
-        variances = np.diag(solver(information, component, plan, tolerance=1e-6)(units)[extras])
+        variances = np.diag(solver(information, component, likelihood.plan, tolerance=1e-6)(units)[extras])
     except NonFiniteError:
         return np.full(len(extras), np.inf)
-    found: Floats = np.where(variances > 0, variances, np.inf) * np.diag(_at_start(totals, model).corner)
-    return found
-
-
-def _at_start(totals: Totals, model: OutcomeModel) -> Bordered:
-    start = np.zeros(totals.items + totals.shifts.shape[1] + model.has_ties)
-    if model.has_ties:
-        start[-1] = model.start
-    return gradient_and_information(start, totals, model)[1]
+    known: Floats = likelihood.derivatives(start)[1].diagonal[extras]
+    return np.where(variances > 0, variances, np.inf) * known
 
 
 def runaway(totals: Totals, ties: bool, held: NDArray[np.bool_]) -> Floats:

@@ -13,8 +13,8 @@ import numpy as np
 from scipy import sparse
 
 from kilter.errors import ConfigError
+from kilter.ranking.bradley_terry import Ranking
 from kilter.ranking.comparisons import Floats, Integers, Item
-from kilter.ranking.fitted import Ranking
 from kilter.ranking.likelihood import Totals, advantage, totals_of
 from kilter.ranking.outcomes import OutcomeModel
 from kilter.ranking.ranks import EQUAL

@@ -12,9 +12,9 @@ from scipy import linalg, sparse, special
 
 from kilter.errors import NonFiniteError
 from kilter.ranking.comparisons import Comparisons, Floats, Integers
-from kilter.ranking.information import Banded, Bordered, Solve, centred, dense_factor
+from kilter.ranking.information import Banded, Bordered, Information, Solve, centred, dense_factor
 from kilter.ranking.likelihood import Totals, advantage
-from kilter.ranking.newton import NotConvergedError, maximize
+from kilter.ranking.newton import Likelihood, NotConvergedError, maximize
 from kilter.ranking.outcomes import OutcomeModel
 
 # Up to this many parameters covariances are whole matrices; beyond, variances come by random probes.
@@ -98,7 +98,7 @@ def meat_of(
     return Meat(scores, clusters / max(clusters - 1, 1))
 
 
-def covariance(information: Bordered, component: Integers, meat: Meat | None = None) -> Floats:
+def covariance(information: Information, component: Integers, meat: Meat | None = None) -> Floats:
     """pp, of strengths of mean zero: the inverse information, or with `meat` the sandwich about it."""
     factor, lower = dense_factor(information, component)
     inverse, _ = linalg.lapack.dpotri(factor, lower=lower, overwrite_c=True)
@@ -150,17 +150,16 @@ def profile_interval(
     along: Floats,
     level: float,
     *,
-    totals: Totals,
-    model: OutcomeModel,
+    likelihood: Likelihood,
     best: Floats,
-    log_likelihood: float,
+    highest: float,
     component: Integers,
     prior_variance: float | None,
 ) -> tuple[float, float]:
     """Where the log-likelihood, maximised over all else, falls by half the square of the normal quantile.
 
     `contrast`, p, says of which combination of parameters, and `along` is the covariance times it. `best` is the
-    maximum. An end that does not exist is infinite.
+    maximum, where the objective is `highest`. An end that does not exist is infinite.
     """
     most, variance = quantile(level), float(contrast @ along)
 
@@ -169,16 +168,16 @@ def profile_interval(
         reached = 0.0
         for _ in range(40):
             moved = start + along * (side * (distance - reached) / variance)
-            if model.has_ties and not model.allows(moved[-1]):
+            if not likelihood.allows(moved):
                 moved[-1] = start[-1]
             try:
                 found = maximize(
-                    totals, model, component=component, prior_variance=prior_variance, start=moved, fixed=contrast
+                    likelihood, component=component, prior_variance=prior_variance, start=moved, fixed=contrast
                 )
             except (NotConvergedError, NonFiniteError):
                 break
             # The root of twice the fall is nearly a straight line, so a secant finds where it is the quantile.
-            root = float(np.sqrt(2 * max(log_likelihood - found.log_likelihood, 0)))
+            root = float(np.sqrt(2 * max(highest - found.objective, 0)))
             if abs(root - most) < 1e-7:
                 return side * distance
             start, reached = found.parameters, distance
