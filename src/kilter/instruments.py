@@ -22,7 +22,7 @@ def rank(
         str | None,
         Parameter(help="What columns are, where their names do not say it: left=x,right=y,winner=z."),
     ] = None,
-    weight: Annotated[str | None, Parameter(help="The column of comparisons' weights.")] = None,
+    weight: Annotated[str | None, Parameter(help="The column of weights, positive numbers.")] = None,
     prompt: Annotated[str | None, Parameter(help="The column of prompts: intervals allow for what they share.")] = None,
     judge: Annotated[str | None, Parameter(help="The column of judges: intervals allow for what they share.")] = None,
     skip_missing: Annotated[

@@ -131,6 +131,18 @@ def test_rankings_have_a_leaderboard_too(tmp_path: Path) -> None:
         said(path, settings=Settings(ties="davidson"))
 
 
+def test_judges_prompts_and_weights_of_rankings_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("ranking,who,task,w\nx > y > z,bob,q,1\ny > x > z,ann,p,0.5\nz > y > x,cor,q,2\n")
+    _, found = said(path, judge="who", prompt="task", weight="w")
+    held = found.reading.data
+    assert isinstance(held, Rankings)
+    assert held.judges == ("ann", "bob", "cor")
+    assert sorted(held.weight) == [0.5, 1, 2]
+    with pytest.raises(ConfigError, match="covariates are for comparisons"):
+        said(path, covariates=["w"])
+
+
 def test_csv_json_and_picture_hold_every_item(tmp_path: Path) -> None:
     path = football(tmp_path / "b.csv")
     text, found = said(path, csv=tmp_path / "out.csv", plot=tmp_path / "out.svg", top=1)

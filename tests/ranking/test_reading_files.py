@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 
 from kilter.errors import DataError
-from kilter.ranking.comparisons import Comparisons
+from kilter.ranking.comparisons import Comparisons, Rankings
 from kilter.ranking.reading.tables import read
 
 SHARED = Path(os.environ.get("KILTER_SHARED", Path(__file__).parents[3] / "shared"))
@@ -123,6 +123,59 @@ def test_a_covariate_that_is_no_number_is_told_with_its_line(tmp_path: Path) -> 
     path.write_text("left,right,winner,length\nx,y,left,1\nx,y,left,long\n")
     with pytest.raises(DataError, match=r"b.csv:3: length is 'long' \(in 1 row\); expected a number"):
         read(path, covariates=["length"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("r.csv", "ranking,who,task,w\nx > y,bob,q,1\ny > x,ann,p,0.50\nx>y,bob,q,1.0\n"),
+        (
+            "r.jsonl",
+            '{"ranking": ["x", "y"], "who": "bob", "task": "q", "w": 1}\n'
+            '{"ranking": ["y", "x"], "who": "ann", "task": "p", "w": 0.5}\n'
+            '{"ranking": ["x", "y"], "who": "bob", "task": "q", "w": 1}\n',
+        ),
+        (
+            "places.csv",
+            "race,item,place,who,task,w\n1,x,1,bob,q,1\n1,y,2,bob,q,1.0\n2,y,1,ann,p,0.5\n2,x,2,ann,p,.5\n"
+            "3,x,1,bob,q,1\n3,y,2,bob,q,1\n",
+        ),
+    ],
+)
+def test_judges_prompts_and_weights_of_rankings_are_read_from_files(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    found = read(tmp_path / name, judge="who", prompt="task", weight="w").data
+    assert isinstance(found, Rankings)
+    assert found.judge is not None
+    assert found.prompt is not None
+    assert found.judges == ("ann", "bob")
+    assert (found.item.tolist(), found.place.tolist()) == ([0, 1, 1, 0], [1, 2, 1, 2])
+    assert (found.judge.tolist(), found.prompt.tolist()) == ([1, 0], [1, 0])
+    assert (found.weight.tolist(), found.count.tolist()) == ([1, 0.5], [2, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "where"),
+    [
+        ("r.csv", "ranking,who,w\nx > y,bob,1\ny > x,,1\n", "r.csv:3: who has no value"),
+        ("r.csv", "ranking,who,w\nx > y,bob,1\ny > x,ann,none\n", "r.csv:3: w is 'none'"),
+        (
+            "r.jsonl",
+            '{"ranking": ["x", "y"], "who": "a", "w": 1}\n\n{"ranking": ["x", "y"], "who": null, "w": 1}\n',
+            "r.jsonl:3: who has no value",
+        ),
+        (
+            "r.csv",
+            "race,item,place,who,w\np,x,1,a,1\np,y,2,a,1\nq,x,1,a,1\nq,y,2,b,1\n",
+            "r.csv:4: race and who are 'q', 'a'; 'q', 'b'",
+        ),
+    ],
+)
+def test_what_is_wrong_beside_a_ranking_is_told_with_its_line(name: str, text: str, where: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / name, judge="who", weight="w")
+    assert where in str(caught.value)
 
 
 @pytest.mark.parametrize(

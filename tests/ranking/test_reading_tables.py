@@ -351,3 +351,126 @@ def test_the_order_of_rows_does_not_change_rankings() -> None:
     one, other = rankings({"ranking": texts}), rankings({"ranking": texts[::-1]})
     for name in ("item", "ranking", "place", "count"):
         assert np.array_equal(getattr(one, name), getattr(other, name))
+
+
+# Judges, prompts and weights of rankings.
+
+BALLOTS: dict[str, list[Any]] = {
+    "ranking": ["x > y = z", "z>x", "z > x", "x > z = y"],
+    "who": ["bob", "ann", "ann", "bob"],
+    "task": [7, 9, 9, 7],
+    "w": [0.5, 2.0, 2.0, 0.5],
+}
+RACES: dict[str, list[Any]] = {
+    "race": ["p", "p", "p", "q", "q", "r", "r", "s", "s", "s"],
+    "item": ["x", "y", "z", "z", "x", "x", "z", "z", "x", "y"],
+    "place": [1, 2, 2, 1, 2, 2, 1, 2, 1, 2],
+    "who": ["bob"] * 3 + ["ann"] * 4 + ["bob"] * 3,
+    "task": [7] * 3 + [9] * 4 + [7] * 3,
+    "w": [0.5] * 3 + [2.0] * 4 + [0.5] * 3,
+}
+LAYOUTS = ("a row for each ranking", "a row for each place")
+NAMED = {"judge": "who", "prompt": "task", "weight": "w"}
+
+
+def same(one: Rankings, other: Rankings) -> bool:
+    fields = ("item", "ranking", "place", "count", "weight", "judge", "prompt")
+    equal = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in fields)
+    return equal and (one.items, one.judges) == (other.items, other.judges)
+
+
+@pytest.mark.parametrize("make", [dict, pd.DataFrame, pl.DataFrame, pl.LazyFrame, pa.table])
+@pytest.mark.parametrize("columns", [BALLOTS, RACES], ids=LAYOUTS)
+def test_equal_rankings_by_one_judge_of_one_prompt_and_weight_are_counted_as_one(
+    columns: dict[str, list[Any]], make: Any
+) -> None:
+    found = rankings(make(columns), **NAMED)
+    assert entries(found) == {(((1, "x"), (2, "y"), (2, "z")), 2.0), (((1, "z"), (2, "x")), 2.0)}
+    assert found.judges == ("ann", "bob")
+    assert found.judge is not None
+    assert found.prompt is not None
+    first = int(np.flatnonzero(found.place[found.item == 0] == 1)[0])
+    assert (found.judge[first], found.prompt[first], found.weight[first]) == (1, 0, 0.5)
+    assert (found.judge[1 - first], found.prompt[1 - first], found.weight[1 - first]) == (0, 1, 2.0)
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame])
+def test_lists_have_judges_too(make: Any) -> None:
+    found = rankings(make({"ranking": [["x", "y"], ["x", "y"], ["y", "x"]], "who": [3, 10, 3]}), judge="who")
+    assert found.judges == (3, 10)
+    assert found.judge is not None
+    assert sorted(zip(found.judge.tolist(), found.place.reshape(3, 2)[:, 0], strict=True)) == [(0, 1), (0, 1), (1, 1)]
+    assert found.count.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("other", [{"who": "cor"}, {"task": 8}, {"w": 3.0}])
+@pytest.mark.parametrize("columns", [BALLOTS, RACES], ids=LAYOUTS)
+def test_equal_rankings_that_differ_in_an_attribute_are_kept_apart(
+    columns: dict[str, list[Any]], other: dict[str, Any]
+) -> None:
+    ((name, value),) = other.items()
+    last = 1 if columns is BALLOTS else 3
+    changed = columns | {name: columns[name][:-last] + [value] * last}
+    assert sorted(rankings(changed, **NAMED).count) == [1, 1, 2]
+    assert sorted(rankings(changed).count) == [2, 2]
+
+
+@pytest.mark.parametrize("columns", [BALLOTS, RACES], ids=LAYOUTS)
+def test_judged_rankings_do_not_depend_on_the_order_of_rows(columns: dict[str, list[Any]]) -> None:
+    frame = pd.DataFrame(columns)
+    one = rankings(frame, **NAMED)
+    for seed in range(3):
+        assert same(one, rankings(frame.sample(frac=1, random_state=seed), **NAMED))
+
+
+def test_both_layouts_hold_the_same_rankings() -> None:
+    assert same(rankings(BALLOTS, **NAMED), rankings(RACES, **NAMED))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("who", None, "row 2: who has no value .*--skip-missing"),
+        ("task", None, "row 2: task has no value .*--skip-missing"),
+        ("w", None, "row 2: w has no value .*--skip-missing"),
+        ("w", -2.0, "row 2: w is -2.0 .*expected a weight, a positive number"),
+    ],
+)
+@pytest.mark.parametrize("columns", [BALLOTS, RACES], ids=LAYOUTS)
+def test_an_attribute_of_a_ranking_that_is_none_is_refused_with_the_row(
+    columns: dict[str, list[Any]], name: str, value: Any, said: str
+) -> None:
+    changed = [columns[name][0], value, *columns[name][2:]]
+    with pytest.raises(DataError, match=said):
+        read(columns | {name: changed}, **NAMED)
+
+
+@pytest.mark.parametrize(("columns", "gaps"), [(BALLOTS, [1]), (RACES, [3, 4])], ids=LAYOUTS)
+def test_rankings_without_a_judge_are_skipped_and_their_rows_counted(
+    columns: dict[str, list[Any]], gaps: list[int]
+) -> None:
+    judges = [None if row in gaps else judge for row, judge in enumerate(columns["who"])]
+    found = read(columns | {"who": judges}, judge="who", skip_missing=True)
+    assert (found.skipped, found.data.games) == (len(gaps), 3)
+    with pytest.raises(DataError, match="rows have something missing; expected at least one ranking"):
+        read(columns | {"who": [None] * len(judges)}, judge="who", skip_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("who", "cor", "row 4: race and who are 'q', 'ann'; 'q', 'cor' .*expected one judge for each ranking"),
+        ("task", 1, "row 4: race and task are 'q', 1; 'q', 9 .*expected one prompt for each ranking"),
+        ("w", 3.0, "row 4: race and w are 'q', 2.0; 'q', 3.0 .*expected one weight for each ranking"),
+    ],
+)
+def test_places_of_one_ranking_have_one_judge_prompt_and_weight(name: str, value: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        read(RACES | {name: [*RACES[name][:4], value, *RACES[name][5:]]}, **NAMED)
+
+
+def test_rankings_take_no_covariates_and_no_lists_of_judges() -> None:
+    with pytest.raises(ConfigError, match="covariates are for comparisons, and these are rankings; leave w out"):
+        read(BALLOTS, covariates=["w"])
+    with pytest.raises(DataError, match="who holds lists or records; expected a judge in each row"):
+        read(BALLOTS | {"who": [["ann"]] * 4}, judge="who")

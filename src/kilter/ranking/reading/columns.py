@@ -132,11 +132,10 @@ GROUNDS = Words(("home", "left", "h", "1"), ("away", "right", "a", "2"), (*TIES,
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a table is what: a layout of LAYOUTS, the column of each of its roles, and other columns."""
+    """Which column of a table is what: a layout of LAYOUTS, and the column of each of its roles."""
 
     layout: str
     of: Mapping[str, str]
-    unused: tuple[str, ...] = ()
 
     @property
     def says(self) -> str:
@@ -186,7 +185,7 @@ def recognise(names: Sequence[str], given: Mapping[str, str] | None = None) -> C
         check_column(name, names, f"to be {role}")
     for layout, known in LAYOUTS.items():
         if set(given) <= set(known.roles) and (of := _filled(known, names, given)) is not None:
-            return Columns(layout, of, tuple(name for name in names if name not in of.values()))
+            return Columns(layout, of)
     raise DataError(_unknown(names, given))
 
 

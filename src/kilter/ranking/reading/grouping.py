@@ -37,8 +37,11 @@ class Rows:
 
     @cached_property
     def codes(self) -> Mapping[str, Coded]:
-        """The columns that stand in the table as they are."""
-        return {alias: coded(self.table[alias]) for alias in self.names}
+        """The columns that stand in the table as they are, but for lists."""
+        import pyarrow as pa
+
+        plain = [alias for alias in self.names if not pa.types.is_nested(self.table[alias].type)]
+        return {alias: coded(self.table[alias]) for alias in plain}
 
     @cached_property
     def count(self) -> Floats:
@@ -48,8 +51,21 @@ class Rows:
         return to_numpy(self.table["count"]).astype(np.float64)
 
     def missing(self, alias: str) -> Mask:
-        """Where a column has no value."""
-        return np.equal(self.codes[alias].code, MISSING)
+        """Where a column has no value, or an empty list."""
+        import pyarrow.compute as pc
+
+        if alias in self.codes:
+            return np.equal(self.codes[alias].code, MISSING)
+        return to_numpy(pc.equal(pc.list_value_length(self.table[alias]).combine_chunks().fill_null(0), 0))
+
+    def absent(self, *, skip_missing: bool) -> Mask:
+        """Where any column has no value; raises DataError, with the line, if that is not to be skipped."""
+        absent = np.zeros(len(self), bool)
+        for alias in self.names:
+            if not skip_missing:
+                self.refuse(self.missing(alias), [alias], "{columns} has no value", SKIP)
+            absent |= self.missing(alias)
+        return absent
 
     def spread(self, alias: str, of_values: NDArray[Any], missing: Any) -> NDArray[Any]:
         """What is known of a column's values, for each row."""

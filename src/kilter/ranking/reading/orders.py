@@ -4,36 +4,46 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kilter.errors import DataError
-from kilter.ranking.comparisons import Rankings
-from kilter.ranking.reading.coding import MISSING, coded, in_order, numbers, to_arrow, to_numpy
+from kilter.ranking.comparisons import Floats, Integers, Item, Rankings
+from kilter.ranking.reading.attributes import Attributes, attributes
+from kilter.ranking.reading.coding import MISSING, coded, in_order, merged, numbers, to_arrow, to_numpy
 from kilter.ranking.reading.columns import Columns
-from kilter.ranking.reading.grouping import SKIP, Mask, Rows, every_row, grouped
+from kilter.ranking.reading.grouping import Mask, Rows, every_row, grouped
 from kilter.ranking.reading.sources import Source
 
 ORDER = "expected two items or more from best to worst, each once: a list, or a text as in A > B = C"
 
 
-def read_rankings(source: Source, columns: Columns, *, skip_missing: bool) -> tuple[Rankings, int]:
-    """The rankings of a table, and how many rows were skipped; raises DataError, with the line, for what is none."""
-    if columns.layout == "places":
-        return _from_places(every_row(source, columns.of), skip_missing=skip_missing)
+def read_rankings(
+    source: Source, columns: Columns, asked: Mapping[str, str], *, skip_missing: bool
+) -> tuple[Rankings, int]:
+    """The rankings of a table, and how many rows were skipped; raises DataError, with the line, for what is none.
+
+    `asked` says which columns hold the judge, the prompt and the weight.
+    """
     import narwhals as nw
 
-    name = columns.of["ranking"]
-    return _from_orders(grouped(source, {"ranking": nw.col(name)}, columns.of), skip_missing=skip_missing)
+    names = {**columns.of, **asked}
+    if columns.layout == "places":
+        rows, read = every_row(source, names), _from_places
+    else:
+        rows, read = grouped(source, {alias: nw.col(name) for alias, name in names.items()}, names), _from_orders
+        _check_kind(rows.table["ranking"].type)
+    absent = rows.absent(skip_missing=skip_missing)
+    skipped = int(rows.count[absent].sum())
+    if absent.all():
+        raise DataError(f"{source.name}: all {skipped:,} rows have something missing; expected at least one ranking")
+    return read(rows, absent), skipped
 
 
-def _from_places(rows: Rows, *, skip_missing: bool) -> tuple[Rankings, int]:
-    absent = np.zeros(len(rows), bool)
-    for alias in rows.names:
-        if not skip_missing:
-            rows.refuse(rows.missing(alias), [alias], "{columns} has no value", SKIP)
-        absent |= rows.missing(alias)
+def _from_places(rows: Rows, absent: Mask) -> Rankings:
     values, none = numbers(rows.codes["place"])
     bad = rows.spread("place", none | ~(values >= 1) | (values != np.floor(values)), False) & ~absent
     rows.refuse(bad, ["place"], "{columns} is {values}", "expected a place: 1 for the best, 2, 3, ...")
@@ -42,16 +52,16 @@ def _from_places(rows: Rows, *, skip_missing: bool) -> tuple[Rankings, int]:
     _, (in_order_of_name,) = in_order([rows.codes["ranking"].without(absent)], "rankings")
     ranking = in_order_of_name[keep]
     place = rows.spread("place", values, 1.0)[keep].astype(np.int32)
-    order = np.lexsort((item[keep], place, ranking))
     alone = np.bincount(ranking)[ranking] < 2
     lonely = np.zeros(len(rows), bool)
     lonely[keep[alone]] = True
     rows.refuse(lonely, ["ranking"], "{columns} {values} ranks a single item", "expected two or more in each ranking")
     _refuse_repeats(rows, keep, ranking, item[keep])
-    rankings = Rankings(
-        items, item[keep][order], ranking[order].astype(np.int32), place[order], np.ones(int(ranking.max()) + 1)
-    )
-    return rankings, int(absent.sum())
+    borne = attributes(rows, absent).at(keep)
+    for role, of_entries in borne.columns.items():
+        _refuse_changes(rows, keep, ranking, role, of_entries)
+    _, first = np.unique(ranking, return_index=True)
+    return _counted(items, Entries(item[keep], ranking, place), borne.at(first), np.ones(len(first)))
 
 
 def _refuse_repeats(rows: Rows, keep: Any, ranking: Any, item: Any) -> None:
@@ -62,18 +72,21 @@ def _refuse_repeats(rows: Rows, keep: Any, ranking: Any, item: Any) -> None:
     rows.refuse(repeated, ["ranking", "item"], "{columns} {values} has more than one place", "expected one for each")
 
 
-def _from_orders(rows: Rows, *, skip_missing: bool) -> tuple[Rankings, int]:
+def _refuse_changes(rows: Rows, keep: Any, ranking: Any, role: str, values: Any) -> None:
+    """Raise DataError for the first ranking whose rows do not agree on its judge, its prompt or its weight."""
+    _, first, of_entry = np.unique(ranking, return_index=True, return_inverse=True)
+    changes = np.flatnonzero(values != values[first][of_entry])
+    if len(changes):
+        changing = np.zeros(len(rows), bool)
+        changing[keep[ranking == ranking[changes].min()]] = True
+        rows.refuse(changing, ["ranking", role], "{columns} are {values}", f"expected one {role} for each ranking")
+
+
+def _from_orders(rows: Rows, absent: Mask) -> Rankings:
     import pyarrow.compute as pc
 
-    column = rows.table["ranking"].combine_chunks()
-    lists = _as_lists(column)
-    absent = to_numpy(pc.list_value_length(lists), 0) == 0
-    if not skip_missing:
-        rows.refuse(absent, ["ranking"], "{columns} has no value", SKIP)
     keep = np.flatnonzero(~absent)
-    # In an order that that of the rows does not change.
-    keep = keep[_sorting(lists.take(to_arrow(keep)))]
-    kept = lists.take(to_arrow(keep))
+    kept = _as_lists(rows.table["ranking"]).take(to_arrow(keep))
     # Tied items are lists within the list.
     groups = pc.list_flatten(kept)
     ranking_of_group = to_numpy(pc.list_parent_indices(kept))
@@ -83,11 +96,61 @@ def _from_orders(rows: Rows, *, skip_missing: bool) -> tuple[Rankings, int]:
     place = _places(ranking, group_of_entry)
     items, (item,) = in_order([entries], "items")
     _refuse_bad_orders(rows, keep, ranking, item)
-    order = np.lexsort((item, place, ranking))
-    rankings = Rankings(
-        items, item[order], ranking[order].astype(np.int32), place[order].astype(np.int32), rows.count[keep]
-    )
-    return rankings, int(rows.count[absent].sum())
+    return _counted(items, Entries(item, ranking, place), attributes(rows, absent).at(keep), rows.count[keep])
+
+
+class Entries(NamedTuple):
+    """Which item took which place in which ranking."""
+
+    item: NDArray[Any]  # E
+    ranking: NDArray[Any]  # E, from 0 to Q - 1
+    place: NDArray[Any]  # E
+
+
+def _counted(items: tuple[Item, ...], entries: Entries, borne: Attributes, count: Floats) -> Rankings:
+    """Rankings that are equal in everything as one, in an order that that of the rows does not change."""
+    order = np.lexsort((entries.item, entries.place, entries.ranking))
+    item, ranking, place = (column[order].astype(np.int32) for column in entries)
+    start = np.searchsorted(ranking, np.arange(len(count) + 1))
+    first, total = merged([_sequence_codes(item, place, start), *borne.columns.values()], count)
+    length = np.diff(start)[first]
+    begins = np.cumsum(length) - length
+    at = np.arange(length.sum()) + np.repeat(start[first] - begins, length)
+    merged_ranking = np.repeat(np.arange(len(first), dtype=np.int32), length)
+    return Rankings(items, item[at], merged_ranking, place[at], total, **borne.at(first)._asdict())
+
+
+def _sequence_codes(item: Integers, place: Integers, start: NDArray[np.intp]) -> NDArray[np.int64]:
+    """For each ranking the place of its entries among all rankings' in their order; equal rankings have one code."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    # Bytes with the highest first are in the order of the numbers.
+    content = np.stack([place, item], axis=1).astype(">i4").tobytes()
+    offsets = (start * 8).astype(np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content)]
+    distinct = pa.Array.from_buffers(pa.large_binary(), len(start) - 1, buffers).dictionary_encode()
+    order = to_numpy(pc.array_sort_indices(distinct.dictionary))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    codes: NDArray[np.int64] = rank[to_numpy(distinct.indices)]
+    return codes
+
+
+def _check_kind(kind: Any) -> None:
+    """Raise DataError for a column of Arrow that holds neither lists nor texts."""
+    import pyarrow as pa
+
+    of_values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    texts = pa.types.is_string(of_values) or pa.types.is_large_string(of_values) or pa.types.is_string_view(of_values)
+    if not (texts or _is_list(kind)):
+        raise DataError(f"rankings are {kind}; {ORDER}")
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _as_lists(column: Any) -> Any:
@@ -95,30 +158,18 @@ def _as_lists(column: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    column = column.combine_chunks()
+    kind = column.type
+    if _is_list(kind):
         column = column.cast(pa.list_(kind.value_type))
-        if pa.types.is_list(kind.value_type) or pa.types.is_large_list(kind.value_type):
+        if _is_list(kind.value_type):
             return column
         return _wrapped(column)
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        raise DataError(f"rankings are {kind}; {ORDER}")
     text = column.cast(pa.string())
     places = pc.split_pattern(text, ">")
     tied = pc.split_pattern(pc.list_flatten(places), "=")
     trimmed = pa.ListArray.from_arrays(tied.offsets, pc.utf8_trim_whitespace(tied.flatten()))
     return pa.ListArray.from_arrays(places.offsets, trimmed, mask=text.is_null())
-
-
-def _sorting(lists: Any) -> Any:
-    """The order of lists of lists as texts."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    groups = pc.list_flatten(lists)
-    tied = pa.ListArray.from_arrays(groups.offsets, groups.flatten().cast(pa.string()))
-    places = pa.ListArray.from_arrays(lists.offsets, pc.binary_join(tied, "\x1f"))
-    return to_numpy(pc.array_sort_indices(pc.binary_join(places, "\x1e")))
 
 
 def _wrapped(column: Any) -> Any:

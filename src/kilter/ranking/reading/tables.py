@@ -1,7 +1,8 @@
 """Reads comparisons from any table: its own engine groups rows to unique ones, and only counts come back.
 
 sources.py makes a frame of what is given, files.py of files; columns.py says which column is what; grouping.py has the
-engine group; verdicts.py says who won, covariates.py what else counts, orders.py reads rankings; coding.py codes names.
+engine group; verdicts.py says who won, covariates.py what else counts, attributes.py who judged it and what
+it weighs; orders.py reads rankings; coding.py codes names.
 """
 
 # R unique rows
@@ -15,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from kilter.errors import ConfigError, DataError
-from kilter.ranking.comparisons import Comparisons, Floats, Rankings
-from kilter.ranking.reading.coding import in_order, merged, numbers, to_numpy
+from kilter.ranking.comparisons import Comparisons, Rankings
+from kilter.ranking.reading.attributes import attributes
+from kilter.ranking.reading.coding import in_order, merged, to_numpy
 from kilter.ranking.reading.columns import Columns, check_column, recognise
 from kilter.ranking.reading.covariates import Chosen, chosen, covariate, engine_missing
 from kilter.ranking.reading.expressions import Expression, parse
-from kilter.ranking.reading.grouping import SKIP, Mask, Rows, grouped, ran
+from kilter.ranking.reading.grouping import Rows, grouped, ran
 from kilter.ranking.reading.sources import Source, source_of
 from kilter.ranking.reading.verdicts import Sides, verdicts
 
@@ -105,12 +107,16 @@ def read(
     understood = recognise(names, columns)
     for role, name in asked.items():
         check_column(name, names, f"to be the {role}")
+        if schema[name].is_nested():
+            raise DataError(f"{source.name}: {name} holds lists or records; expected a {role} in each row")
     if understood.ranks:
-        if named := [*asked.values(), *covariates]:
-            raise ConfigError(f"rankings cannot be read with {', '.join(named)}; leave it out, or give comparisons")
+        if covariates:
+            raise ConfigError(
+                f"covariates are for comparisons, and these are rankings; leave {', '.join(covariates)} out"
+            )
         from kilter.ranking.reading.orders import read_rankings
 
-        rankings, skipped = read_rankings(source, understood, skip_missing=skip_missing)
+        rankings, skipped = read_rankings(source, understood, asked, skip_missing=skip_missing)
         return Reading(rankings, understood, skipped)
     expressions = [parse(text, names) for text in covariates]
     wanted = chosen(expressions, schema)
@@ -132,11 +138,7 @@ def _grouped(source: Source, columns: Columns, asked: Mapping[str, str], wanted:
 def _comparisons(
     rows: Rows, columns: Columns, expressions: Sequence[Expression], wanted: Chosen, *, skip_missing: bool
 ) -> Reading:
-    absent = np.zeros(len(rows), bool)
-    for alias in rows.names:
-        if not skip_missing:
-            rows.refuse(rows.missing(alias), [alias], "{columns} has no value", SKIP)
-        absent |= rows.missing(alias)
+    absent = rows.absent(skip_missing=skip_missing)
     for alias, expression in wanted.in_engine.items():
         absent |= engine_missing(rows, alias, expression, skip=skip_missing)
     left, right = columns.sides
@@ -151,13 +153,11 @@ def _comparisons(
     told = verdicts(columns, rows.codes, Sides(items, left_R, right_R))
     wrong = told.wrong & ~absent
     rows.refuse(wrong, columns.verdict, "{columns} is {values}, which is no outcome", f"expected {told.expected}")
-    weight = _weights(rows, absent)
+    borne = attributes(rows, absent)
     made = [covariate(rows, expression, wanted, ~absent) for expression in expressions]
     covariates = np.concatenate([np.empty((len(rows), 0)), *(one.values for one in made)], axis=1)
     keep = np.flatnonzero(~absent)
-    clusters = {r: in_order([rows.codes[r].without(absent)], f"{r}s") for r in ("judge", "prompt") if r in rows.names}
-    codes = {role: code for role, (_, (code,)) in clusters.items()}
-    keys = [left_R, right_R, *covariates.T, told.outcome, weight, *codes.values()]
+    keys = [left_R, right_R, *covariates.T, told.outcome, *borne.columns.values()]
     first, count = merged([key[keep] for key in keys], rows.count[keep])
     at = keep[first]
     comparisons = Comparisons(
@@ -166,12 +166,9 @@ def _comparisons(
         right=right_R[at],
         outcome=told.outcome[at],
         count=count,
-        weight=weight[at],
         covariates=covariates[at],
         covariate_names=tuple(name for one in made for name in one.names),
-        judge=codes["judge"][at] if "judge" in codes else None,
-        judges=clusters["judge"][0] if "judge" in clusters else (),
-        prompt=codes["prompt"][at].astype(np.int64) if "prompt" in codes else None,
+        **borne.at(at)._asdict(),
     )
     return Reading(comparisons, columns, skipped, int(rows.count[alone].sum()))
 
@@ -194,12 +191,3 @@ def _refuse_long_names(rows: Rows, side: str) -> None:
             f"{rows.names[side]} has a text of {length.max():,} characters",
             f"expected names of at most {LONGEST_NAME}; name the columns that say who wrote the texts",
         )
-
-
-def _weights(rows: Rows, absent: Mask) -> Floats:
-    if "weight" not in rows.names:
-        return np.ones(len(rows))
-    values, none = numbers(rows.codes["weight"])
-    bad = rows.spread("weight", none | ~(values > 0), False) & ~absent
-    rows.refuse(bad, ["weight"], "{columns} is {values}", "expected a weight, a positive number; leave other rows out")
-    return rows.spread("weight", values, np.nan)
