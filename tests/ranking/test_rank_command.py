@@ -129,12 +129,31 @@ def test_rankings_have_a_leaderboard_too(tmp_path: Path) -> None:
     assert "x before z: " in text
     with pytest.raises(ConfigError, match="--ties and --order-effect are for comparisons"):
         said(path, settings=Settings(ties="davidson"))
+    text, found = said(path, suggest=2)
+    assert text.count("compare next: ") == len(found.suggestions) == 2
+    path.write_text("ranking\nx > y > z\nx > z > y\n")
+    with pytest.raises(DataError, match=r"never lost to any other: x.* Compare more \(x against [yz]\)"):
+        said(path, suggest=1)
+
+
+def test_bootstrap_intervals_are_drawn_and_say_how_many_draws_had_no_estimate(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("ranking\n" + "x > y > z\n" * 3 + "y > x > z\nz > y > x\n")
+    picture = tmp_path / "out.svg"
+    text, _ = said(path, settings=Settings(intervals="bootstrap"), plot=picture)
+    assert "1,000 draws of rankings; in" in text
+    assert "left out: intervals are too narrow" in text
+    bootstrapped = picture.read_text()
+    said(path, settings=Settings(intervals="wald"), plot=picture)
+    assert bootstrapped != picture.read_text()
 
 
 def test_judges_prompts_and_weights_of_rankings_are_read(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("ranking,who,task,w\nx > y > z,bob,q,1\ny > x > z,ann,p,0.5\nz > y > x,cor,q,2\n")
     _, found = said(path, judge="who", prompt="task", weight="w")
+    assert found.board.intervals == "sandwich"
+    assert any("intervals rest on 3 judges" in warning for warning in found.warnings)
     held = found.reading.data
     assert isinstance(held, Rankings)
     assert held.judges == ("ann", "bob", "cor")

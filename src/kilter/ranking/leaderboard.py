@@ -64,6 +64,8 @@ class Leaderboard:
     intervals: Intervals
     told: Floats
     """I3, in the order of the fit's items: strength, low and high on the scale."""
+    warnings: tuple[str, ...] = ()
+    """What to know of these intervals."""
 
     def table(self, top: int | None = None) -> Table:
         """As a table for a terminal, of the first `top` lines."""
@@ -130,12 +132,13 @@ def leaderboard(
     Raises ConfigError for a scale, an anchor or a kind of interval that the fit does not have.
     """
     kind: Kind = "fisher" if intervals == "bootstrap" else kind_of(intervals)
+    warnings: tuple[str, ...] = ()
     if intervals == "bootstrap":
-        told_I3 = _bootstrapped(fitted, scale, anchor, level)
+        told_I3, warnings = _bootstrapped(fitted, scale, anchor, level)
     else:
         told_I3 = fitted.told_on(scale, anchor, level, intervals)
     lines = _lines(fitted, told_I3, ranks(fitted), rank_intervals(fitted, level, kind))
-    return Leaderboard(tuple(lines), tuple(_extras(fitted, level, kind)), scale, level, intervals, told_I3)
+    return Leaderboard(tuple(lines), tuple(_extras(fitted, level, kind)), scale, level, intervals, told_I3, warnings)
 
 
 def _lines(fitted: Fitted, told_I3: Floats, places: Integers, between: Integers) -> Iterator[Line]:
@@ -161,15 +164,17 @@ def _lines(fitted: Fitted, told_I3: Floats, places: Integers, between: Integers)
         )
 
 
-def _bootstrapped(fitted: Fitted, scale: str, anchor: tuple[Item, float] | None, level: float) -> Floats:
-    """I3: strengths on a scale, with percentiles of those of the draws, each draw on the scale by itself."""
+def _bootstrapped(
+    fitted: Fitted, scale: str, anchor: tuple[Item, float] | None, level: float
+) -> tuple[Floats, tuple[str, ...]]:
+    """I3: strengths on a scale, with percentiles of the draws, each on the scale by itself; and warnings."""
     from kilter.ranking.resampling import bootstrap
 
     strengths = fitted.told_on(scale, anchor, level)[:, :1]
-    on = scale_of(scale, anchor)
-    drawn = [on.of(draw, on.origin(draw, fitted.items)) for draw in bootstrap(fitted).strengths]
+    on, found = scale_of(scale, anchor), bootstrap(fitted)
+    drawn = [on.of(draw, on.origin(draw, fitted.items)) for draw in found.strengths]
     ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0).T
-    return np.concatenate([strengths, ends], axis=1)
+    return np.concatenate([strengths, ends], axis=1), (found.explanation(),) * bool(found.failed)
 
 
 def _extras(fitted: Fitted, level: float, kind: Kind) -> Iterator[Extra]:

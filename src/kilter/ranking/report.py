@@ -66,8 +66,9 @@ class Report:
         fitted = self.fitted
         name = "Plackett-Luce" if isinstance(fitted, RankingsFit) else MODELS[fitted.ties]
         prior = f", prior of variance {fitted.prior_variance:g}" if fitted.prior_variance is not None else ""
+        steps = _counted(fitted.steps, "Newton step")
         return (
-            f"{name}{prior}; log-likelihood {fitted.log_likelihood:,.2f}, {fitted.steps} Newton steps to a slope of "
+            f"{name}{prior}; log-likelihood {fitted.log_likelihood:,.2f}, {steps} to a slope of "
             f"{fitted.gradient_norm:.1g}; {self.board.intervals} intervals"
         )
 
@@ -93,7 +94,7 @@ def report(reading: Reading, settings: Settings, predict: tuple[str, str] | None
     intervals = settings.intervals or _fitting_intervals(fitted)
     anchor: tuple[Item, float] | None = settings.anchor
     board = leaderboard(fitted, scale=settings.scale, anchor=anchor, level=settings.level, intervals=intervals)
-    warnings = (*reading.warnings, *_doubts(fitted, intervals))
+    warnings = (*reading.warnings, *_doubts(fitted, intervals), *board.warnings)
     predictions = {} if predict is None else dict(_predictions(fitted, *predict, settings.level, intervals))
     return Report(reading, fitted, board, warnings, predictions, suggested(fitted, suggest))
 
@@ -131,6 +132,10 @@ def fitted_to(data: Comparisons | Rankings, settings: Settings, suggest: int = 0
         ) from None
 
 
+def _counted(number: float, unit: str) -> str:
+    return f"{number:,.0f} {unit}{'s' * (number != 1)}"
+
+
 def _match(match: Suggestion) -> str:
     return f"{match.left} against {match.right}"
 
@@ -152,7 +157,7 @@ def _doubts(fitted: Fitted, intervals: Intervals) -> Iterator[str]:
         yield f"{found.explanation()}; {held}"
     if fitted.left_out:
         unit = "choice" if isinstance(fitted, RankingsFit) else "comparison"
-        yield f"{fitted.left_out:,.0f} {unit}{'s' * (fitted.left_out != 1)} between groups not used"
+        yield f"{_counted(fitted.left_out, unit)} between groups not used"
     if intervals == "sandwich":
         if fitted.clusters is not None and fitted.clusters < FEW_CLUSTERS:
             yield (
