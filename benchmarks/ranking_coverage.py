@@ -27,7 +27,16 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from kilter.ranking import Comparisons, NotConvergedError, SeparatedError, UnidentifiedError, fit_comparisons
+from kilter.ranking import (
+    UNRANKED,
+    Comparisons,
+    NotConvergedError,
+    Rankings,
+    SeparatedError,
+    UnidentifiedError,
+    fit,
+    fit_comparisons,
+)
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -44,7 +53,7 @@ class Design:
 
     says: str
     truth_I: Floats
-    draw: Callable[[Generator], Comparisons]
+    draw: Callable[[Generator], Comparisons | Rankings]
     settings: dict[str, Any] = field(default_factory=dict)
     methods: Sequence[str] = METHODS
 
@@ -89,12 +98,12 @@ def tallied(name: str, first: int, data_sets: int) -> Tally:
         a, b = (int(item) for item in generator.choice(len(design.truth_I), 2, replace=False))
         truth = design.truth_I[a] - design.truth_I[b]
         try:
-            ranking = fit_comparisons(design.draw(generator), **design.settings)
+            fitted = fit(design.draw(generator), **design.settings)
         except (UnidentifiedError, SeparatedError, NotConvergedError):
             without += 1
             continue
         for method in design.methods:
-            found = ranking.difference(a, b, NOMINAL, method)
+            found = fitted.difference(a, b, NOMINAL, method)
             covered[method] += found.low <= truth <= found.high
     return Tally(data_sets, without, covered)
 
@@ -268,6 +277,28 @@ def judged(says: str, truth_I: Floats, judges: int, games: int, taste: float) ->
     return Design(says, exact.strengths, draw, {"cluster": "judge"}, ("wald", "sandwich"))
 
 
+def ranked(says: str, truth_I: Floats, rankings: int, shown: int, placed: int, heard: int = 1) -> Design:
+    """The best `placed` of `shown` items drawn at random, by Plackett and Luce's model; each judge's ranking `heard`
+    several times."""
+    ranking = np.repeat(np.arange(rankings * heard, dtype=np.int32), shown)
+    place = np.where(np.arange(1, shown + 1) <= placed, np.arange(1, shown + 1), UNRANKED).astype(np.int32)
+
+    def draw(generator: Generator) -> Rankings:
+        seen = generator.permuted(np.tile(np.arange(len(truth_I)), (rankings, 1)), axis=1)[:, :shown]
+        worth = truth_I[seen] + generator.gumbel(size=seen.shape)
+        best_first = np.take_along_axis(seen, np.argsort(-worth, axis=1), axis=1)
+        return Rankings(
+            tuple(range(len(truth_I))),
+            np.repeat(best_first, heard, axis=0).astype(np.int32).ravel(),
+            ranking,
+            np.tile(place, rankings * heard),
+            np.ones(rankings * heard),
+            judge=np.repeat(np.arange(rankings, dtype=np.int32), heard) if heard > 1 else None,
+        )
+
+    return Design(says, truth_I, draw, methods=METHODS if heard == 1 else ("wald", "sandwich"))
+
+
 def spread(items: int, width: float) -> Floats:
     """Log-strengths evenly from -width/2 to width/2."""
     return np.linspace(-width / 2, width / 2, items)
@@ -317,6 +348,8 @@ DESIGNS = {
         30,
         0.7,
     ),
+    "rankings": ranked("10 items over 2, the best 3 of 5 in each of 80 rankings", spread(10, 2), 80, 5, 3),
+    "rankings heard thrice": ranked("the same, each given three times by its judge", spread(10, 2), 80, 5, 3, heard=3),
 }
 
 if __name__ == "__main__":
