@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kilter.errors import DataError
+from kilter.ranking import gradient, log_likelihood, loss
 from kilter.ranking.choices import Choices, choices_of
 from kilter.ranking.comparisons import Floats, Rankings
 from ranking.lists import drawn, every_order, rankings, written_out
@@ -31,6 +32,23 @@ def test_strengths_of_3_and_2_and_1_come_in_this_order_once_in_three() -> None:
     choices = choices_of(rankings(["abc"]))
     assert choices.log_likelihood(np.log([3.0, 2, 1])) == pytest.approx(-math.log(3), rel=1e-14)
     assert choices.log_likelihood(np.log([1.0, 2, 3])) == pytest.approx(math.log(1 / 6 * 2 / 5), rel=1e-14)
+    as_function = log_likelihood(rankings(["abc"]), {"a": math.log(3), "b": math.log(2), "c": 0.0})
+    assert as_function == pytest.approx(-math.log(3), rel=1e-14)
+
+
+def test_loss_and_gradient_of_rankings_are_those_of_choices_by_hand() -> None:
+    # Twice "abc" and once the tie of a and b: strengths 4, 9 and 1, delta 2.
+    data = rankings(["abc", ["ab"]], [2, 1])
+    ours = {"strengths": np.log([4.0, 9, 1]), "extras": [math.log(2)]}
+    # Out of a, b, c singles weigh 14 and pairs 2 (6 + 2 + 3) = 22; out of b, c 10 and 6; out of a, b 13 and 12.
+    total = 2 * (math.log(4 / 36) + math.log(9 / 16)) + math.log(12 / 25)
+    assert loss(data, **ours) == pytest.approx(-total / 3, rel=1e-14)
+    # Of a: chosen twice and half a tie; expected 4/36 and half of (12 + 4)/36 twice, 4/25 and half of 12/25 once.
+    assert gradient(data, **ours)[0] == pytest.approx(2.5 - 2 * (4 + 8) / 36 - (4 + 6) / 25, rel=1e-13)
+    # Of ties: one, and expected 22/36 and 6/16 twice, 12/25 once.
+    assert gradient(data, **ours)[3] == pytest.approx(1 - 2 * (22 / 36 + 6 / 16) - 12 / 25, rel=1e-13)
+    with pytest.raises(DataError, match="log delta for each size of tie"):
+        loss(data, ours["strengths"])
 
 
 def test_a_tie_of_two_is_their_geometric_mean_times_delta_beside_all_else_that_could_be() -> None:
