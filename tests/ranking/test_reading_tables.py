@@ -346,6 +346,18 @@ def test_places_that_make_no_ranking_are_refused_with_the_row(change: dict[str, 
         read({"race": ["p", "p"], "item": ["x", "y"], "rank": [1, 2]} | change)
 
 
+def test_what_is_left_alone_in_a_ranking_is_skipped_with_what_was_missing() -> None:
+    rows = {"race": ["p", "p", "q", "q", "q"], "item": ["x", "y", "x", "y", "z"], "rank": [1, None, 1, 2, None]}
+    found = read(rows, skip_missing=True)
+    assert found.skipped == 3
+    assert found.data.games == 1
+    with pytest.raises(DataError, match="race 'r' ranks a single item"):
+        read(
+            {name: [*values, more] for (name, values), more in zip(rows.items(), ["r", "x", 1], strict=True)},
+            skip_missing=True,
+        )
+
+
 def test_the_order_of_rows_does_not_change_rankings() -> None:
     texts = ["x > y", "y = z > x", "z > y > x", "x > y"]
     one, other = rankings({"ranking": texts}), rankings({"ranking": texts[::-1]})

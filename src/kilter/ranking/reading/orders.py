@@ -37,10 +37,19 @@ def read_rankings(
         rows, read = grouped(source, {alias: nw.col(name) for alias, name in names.items()}, names), _from_orders
         _check_kind(rows.table["ranking"].type)
     absent = rows.absent(skip_missing=skip_missing)
+    if columns.layout == "places":
+        absent |= _left_alone(rows, absent)
     skipped = int(rows.count[absent].sum())
     if absent.all():
         raise DataError(f"{source.name}: all {skipped:,} rows have something missing; expected at least one ranking")
     return read(rows, absent), skipped
+
+
+def _left_alone(rows: Rows, absent: Mask) -> Mask:
+    """Rows that were not alone in their ranking, and are so without those that have something missing."""
+    ranking = rows.codes["ranking"].code - MISSING
+    of_all, left = np.bincount(ranking), np.bincount(ranking, ~absent)
+    return np.asarray(~absent & (of_all[ranking] > 1) & (left[ranking] == 1))
 
 
 def _from_places(rows: Rows, absent: Mask) -> Rankings:
