@@ -162,6 +162,14 @@ def test_judges_prompts_and_weights_of_rankings_are_read(tmp_path: Path) -> None
         said(path, covariates=["w"])
 
 
+def test_intervals_without_width_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "b.csv"
+    path.write_text("left,right,winner\na,b,tie\nb,c,tie\nc,a,tie\n")
+    _, found = said(path, settings=Settings(ties="half", intervals="sandwich"))
+    assert any("some sandwich intervals have no width" in warning for warning in found.warnings)
+    assert not said(path, settings=Settings(ties="half"))[1].warnings
+
+
 def test_csv_json_and_picture_hold_every_item(tmp_path: Path) -> None:
     path = football(tmp_path / "b.csv")
     text, found = said(path, csv=tmp_path / "out.csv", plot=tmp_path / "out.svg", top=1)

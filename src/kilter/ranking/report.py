@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kilter.errors import ConfigError, DataError
 from kilter.ranking.bradley_terry import Disconnected, Ranking, Ties, fit_comparisons
 from kilter.ranking.comparisons import Comparisons, Item, Rankings
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from kilter.ranking.schedule import Suggestion
 
 FEW_CLUSTERS = 30
+# A standard error that is rounding.
+NO_WIDTH = 1e-7
 WIDE = 10_000
 # A leaderboard that is longer is cut to its first lines, if nothing else is asked for.
 LONG, FIRST = 500, 100
@@ -163,6 +167,11 @@ def _doubts(fitted: Fitted, intervals: Intervals) -> Iterator[str]:
             yield (
                 f"intervals rest on {fitted.clusters} {fitted.cluster}s: with so few they are rough, and may be too "
                 "narrow"
+            )
+        if np.any(fitted.standard_errors("sandwich") < NO_WIDTH):
+            yield (
+                "some sandwich intervals have no width: the fit meets every outcome of an item exactly, so nothing shows "
+                "how they vary; --intervals wald"
             )
     elif isinstance(fitted, Ranking) and fitted.comparisons.graded:
         yield f"{intervals} intervals take grades for wins and losses; --intervals sandwich does not"
