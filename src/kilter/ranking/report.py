@@ -170,8 +170,8 @@ def _doubts(fitted: Fitted, intervals: Intervals) -> Iterator[str]:
             )
         if np.any(fitted.standard_errors("sandwich") < NO_WIDTH):
             yield (
-                "some sandwich intervals have no width: the fit meets every outcome of an item exactly, so nothing shows "
-                "how they vary; --intervals wald"
+                "some sandwich intervals have no width: the fit meets every outcome of an item exactly, so nothing "
+                "shows how they vary; --intervals wald"
             )
     elif isinstance(fitted, Ranking) and fitted.comparisons.graded:
         yield f"{intervals} intervals take grades for wins and losses; --intervals sandwich does not"
