@@ -7,6 +7,7 @@ from kilter.ranking.comparisons import UNRANKED, Comparisons, Rankings
 from kilter.ranking.connectivity import Connectivity, UnidentifiedError, connectivity
 from kilter.ranking.cross_validation import cross_validate
 from kilter.ranking.fit import fit
+from kilter.ranking.fitted import Fitted
 from kilter.ranking.iterations import minorize_maximize, newman
 from kilter.ranking.newton import NotConvergedError
 from kilter.ranking.objective import gradient, log_likelihood, loss
@@ -27,6 +28,7 @@ __all__ = [
     "Connectivity",
     "Elo",
     "Estimate",
+    "Fitted",
     "Glicko",
     "NotConvergedError",
     "Prediction",
