@@ -15,11 +15,15 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+# A second thread on matrices this small is only waited for, and each process has a processor of its own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from numpy.polynomial.hermite_e import hermegauss

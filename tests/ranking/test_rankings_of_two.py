@@ -125,8 +125,12 @@ def test_the_sandwich_of_longer_rankings_is_made_of_their_own_gradients() -> Non
 
     fit = fit_rankings(drawn(5, 40, 4, ties=True))
     slopes, of = scores(fit), fit.rankings
+    choices = sum(
+        count * (len(np.unique(of.place[of.ranking == ranking])) - (np.sum(of.place[of.ranking == ranking] == 4) == 1))
+        for ranking, count in enumerate(of.count)
+    )
     free = len(fit.parameters) - 1
-    meat = (of.count * slopes.T) @ slopes * of.games / (of.games - free)
+    meat = (of.count * slopes.T) @ slopes * choices / (choices - free)
     expected = fit.covariance() @ meat @ fit.covariance()
     assert fit.covariance("sandwich") == pytest.approx(expected, abs=1e-8)
 

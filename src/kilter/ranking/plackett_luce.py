@@ -77,8 +77,9 @@ class RankingsFit(Fitted):
         of, cluster = self.rankings, clusters_of(self.rankings, self.cluster)
         score = scores(of, self.tie_orders, self.parameters)
         if cluster is None:
-            free = len(self.parameters) - 1
-            return Meat(sparse.diags_array(np.sqrt(of.count) * of.weight) @ score, of.games / max(of.games - free, 1))
+            # What was fitted took its part of every choice, of which a ranking may be several.
+            free, made = len(self.parameters) - 1, self.likelihood.games
+            return Meat(sparse.diags_array(np.sqrt(of.count) * of.weight) @ score, made / max(made - free, 1))
         times, clusters = of.count * of.weight, int(cluster.max()) + 1
         sums = sparse.coo_array((times, (cluster, np.arange(len(times)))), shape=(clusters, len(times))).tocsr()
         return Meat(sums @ score, clusters / max(clusters - 1, 1))
