@@ -155,14 +155,14 @@ The designs:
 FINDINGS = """\
 ## Which interval to use
 
-- **Wald** (the default) where outcomes are wins, losses and ties, and each comparison stands alone: it covers in all
+- **Wald** (the default) where outcomes are wins, losses, ties and rankings, and each stands alone: it covers in all
   these designs but the sparsest.
 - **Profile** where comparisons are so few that some items' wins or losses hang on one game, as on the ring: data sets
   near to having no estimate have likelihoods that are far from parabolas, and Wald's intervals come out too wide there.
   Elsewhere it gains nothing over Wald's, and with few games covers half a point less than it says.
 - **Sandwich** where the model of outcomes is not to be trusted. Grades vary less than wins and losses do, so Wald's
-  intervals are far too wide; comparisons by the same judge hang together, so Wald's are too narrow. With three games a
-  pair it is slightly too wide.
+  intervals are far too wide; comparisons by the same judge hang together, and so do rankings, so Wald's are too narrow.
+  With three games a pair it is slightly too wide.
 """
 
 

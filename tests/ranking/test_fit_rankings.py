@@ -12,7 +12,7 @@ from kilter.errors import ConfigError, DataError
 from kilter.ranking.bradley_terry import fit_comparisons
 from kilter.ranking.choices import choices_of
 from kilter.ranking.comparisons import Comparisons, Rankings
-from kilter.ranking.connectivity import UnidentifiedError
+from kilter.ranking.connectivity import UnidentifiedError, connectivity
 from kilter.ranking.newton import NotConvergedError
 from kilter.ranking.plackett_luce import fit_rankings
 from kilter.ranking.scales import ELO
@@ -193,8 +193,8 @@ def test_a_last_item_is_winless_even_among_the_unranked() -> None:
 
 
 def test_a_tie_connects_both_ways() -> None:
-    found = fit_rankings(rankings([["a", "bc"], ["c", "a", "b"], "bc"])).connectivity
-    assert found.identified
+    assert connectivity(rankings([["a", "bc"], ["c", "a", "b"], "bc"])).identified
+    assert connectivity(rankings([["a", "bc"], ["a", "b"], "bc"])).undefeated == (("a",),)
 
 
 def test_two_leagues_are_ranked_within_themselves_if_asked() -> None:

@@ -9,7 +9,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from kilter.errors import DataError
-from kilter.ranking.comparisons import Comparisons, Integers, Item, printable
+from kilter.ranking.choices import Stages, stages_of
+from kilter.ranking.comparisons import Comparisons, Integers, Item, Rankings, printable
 
 NAMED = 5  # items of a group that a message names
 LONGEST_NAME = 60
@@ -60,24 +61,43 @@ class Connectivity:
 
 
 class UnidentifiedError(DataError):
-    """Comparisons that do not determine strengths; `found` says which items or groups are why."""
+    """Comparisons or rankings that do not determine strengths; `found` says which items or groups are why."""
 
     def __init__(self, found: Connectivity) -> None:
         super().__init__(
-            f"these comparisons do not determine strengths: {found.explanation()}. How far those lie from the "
+            f"the data do not determine strengths: {found.explanation()}. How far those lie from the "
             "others has no finite estimate. Compare more (suggest_matches says whom), rank within groups "
             "(disconnected='within'), or say what you believe beforehand (disconnected='prior', or prior_variance=...)"
         )
         self.found = found
 
 
-def connectivity(comparisons: Comparisons) -> Connectivity:
-    """The groups and leagues of comparisons; a tie or a grade between counts as a win both ways."""
-    lost, won = comparisons.outcome < 1, comparisons.outcome > 0
+def connectivity(data: Comparisons | Rankings) -> Connectivity:
+    """The groups and leagues of what was compared or ranked; a tie or a grade between counts as a win both ways."""
+    if isinstance(data, Rankings):
+        return connectivity_of_rankings(data.items, stages_of(data))
+    lost, won = data.outcome < 1, data.outcome > 0
     return connectivity_of(
-        comparisons.items,
-        np.concatenate([comparisons.left[won], comparisons.right[lost]]),
-        np.concatenate([comparisons.right[won], comparisons.left[lost]]),
+        data.items,
+        np.concatenate([data.left[won], data.right[lost]]),
+        np.concatenate([data.right[won], data.left[lost]]),
+    )
+
+
+def connectivity_of_rankings(items: tuple[Item, ...], stages: Stages) -> Connectivity:
+    """The groups of who was ranked above whom, a tie counting both ways, from links between neighbouring places."""
+    first = np.searchsorted(stages.group, stages.group)
+    above = first[np.maximum(first - 1, 0)]
+    same_ranking = (first > 0) & (stages.ranking[above] == stages.ranking)
+    ranked = stages.begins[first] | (stages.left[first] == 1)
+    # The tied stand in a ring, so that a link to or from their first is one to all; those unranked are each linked.
+    linked = same_ranking & (~ranked | (first == np.arange(len(first))))
+    tied = ranked & (stages.size > 1)
+    after = first + (np.arange(len(first)) - first + 1) % stages.size
+    return connectivity_of(
+        items,
+        np.concatenate([stages.item[above[linked]], stages.item[tied]]),
+        np.concatenate([stages.item[linked], stages.item[after[tied]]]),
     )
 
 

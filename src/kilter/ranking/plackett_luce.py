@@ -17,7 +17,7 @@ from kilter.errors import DataError, NonFiniteError
 from kilter.ranking.bradley_terry import PRIOR_VARIANCE, Disconnected, check_settings
 from kilter.ranking.choices import Block, Choices, Stages, choices_of, scores, stages_of
 from kilter.ranking.comparisons import Floats, Item, Rankings
-from kilter.ranking.connectivity import Connectivity, UnidentifiedError, connectivity_of
+from kilter.ranking.connectivity import Connectivity, UnidentifiedError, connectivity_of_rankings
 from kilter.ranking.fitted import Cluster, Fitted, Kind, check_level, chosen_cluster, clusters_of
 from kilter.ranking.newton import NotConvergedError, maximize
 from kilter.ranking.outcomes import OUTCOMES, OutcomeModel
@@ -144,7 +144,7 @@ def fit_rankings(
     """
     check_settings(prior_variance, disconnected)
     stages = stages_of(rankings)
-    found = rankings_connectivity(rankings.items, stages)
+    found = connectivity_of_rankings(rankings.items, stages)
     component, used = np.zeros(len(rankings.items), np.int32), rankings
     if not found.identified and prior_variance is None:
         if disconnected == "refuse":
@@ -176,23 +176,6 @@ def fit_rankings(
         likelihood=choices,
         maximum=best,
         rankings=used,
-    )
-
-
-def rankings_connectivity(items: tuple[Item, ...], stages: Stages) -> Connectivity:
-    """The groups of who was ranked above whom, a tie counting both ways, from links between neighbouring places."""
-    first = np.searchsorted(stages.group, stages.group)
-    above = first[np.maximum(first - 1, 0)]
-    same_ranking = (first > 0) & (stages.ranking[above] == stages.ranking)
-    ranked = stages.begins[first] | (stages.left[first] == 1)
-    # The tied stand in a ring, so that a link to or from their first is one to all; those unranked are each linked.
-    linked = same_ranking & (~ranked | (first == np.arange(len(first))))
-    tied = ranked & (stages.size > 1)
-    after = first + (np.arange(len(first)) - first + 1) % stages.size
-    return connectivity_of(
-        items,
-        np.concatenate([stages.item[above[linked]], stages.item[tied]]),
-        np.concatenate([stages.item[linked], stages.item[after[tied]]]),
     )
 
 

@@ -18,11 +18,12 @@ from kilter.errors import ConfigError, DataError, NonFiniteError
 from kilter.ranking.bradley_terry import Ranking
 from kilter.ranking.choices import choices_of, stages_of
 from kilter.ranking.comparisons import Floats, Item
+from kilter.ranking.connectivity import connectivity_of_rankings
 from kilter.ranking.fitted import Fitted, check_level, clusters_of
 from kilter.ranking.information import centred
 from kilter.ranking.likelihood import grouped, rows_of
 from kilter.ranking.newton import NotConvergedError, maximize
-from kilter.ranking.plackett_luce import RankingsFit, rankings_connectivity
+from kilter.ranking.plackett_luce import RankingsFit
 from kilter.ranking.uncertainty import Estimate
 
 # To this many parameters, draws are fitted together; beyond, a fit's own work exceeds that of starting it.
@@ -114,7 +115,7 @@ def _fitted_rankings(fitted: RankingsFit, draws: int, generator: np.random.Gener
         part = np.unique(of.ranking[entries], return_inverse=True)[1].astype(np.int32)
         rankings = replace(of.of_entries(entries, part), count=drawn[drawn > 0])
         stages = stages_of(rankings)
-        group = rankings_connectivity(of.items, stages).group
+        group = connectivity_of_rankings(of.items, stages).group
         choices = choices_of(rankings, stages)
         # Of a tie that was not drawn, log delta is minus infinity.
         if choices.orders != fitted.tie_orders or (
