@@ -159,7 +159,8 @@ FINDINGS = """\
   these designs but the sparsest.
 - **Profile** where comparisons are so few that some items' wins or losses hang on one game, as on the ring: data sets
   near to having no estimate have likelihoods that are far from parabolas, and Wald's intervals come out too wide there.
-  Elsewhere it gains nothing over Wald's, and with few games covers half a point less than it says.
+  Elsewhere it gains nothing over Wald's, and with few games or rankings, and on a ladder, covers a little less than it
+  says.
 - **Sandwich** where the model of outcomes is not to be trusted. Grades vary less than wins and losses do, so Wald's
   intervals are far too wide; comparisons by the same judge hang together, and so do rankings, so Wald's are too narrow.
   With three games a pair it is slightly too wide.
