@@ -80,7 +80,9 @@ def test_predictions_rank_intervals_and_suggestions_are_the_same() -> None:
 
 @pytest.mark.parametrize("judges", [0, 12])
 def test_bootstrapped_errors_are_the_same_within_those_of_the_draws(judges: int) -> None:
-    drawn = [bootstrap(fit, 400, seed=2) for fit in both(ties=True, judges=judges)]
+    told: list[int] = []
+    drawn = [bootstrap(fit, 400, seed=2, progress=told.append) for fit in both(ties=True, judges=judges)]
+    assert sum(told) == 2 * 400
     errors = [np.std(one.strengths, axis=0) for one in drawn]
     # A standard deviation of 400 draws has an error of 1 / sqrt(800), the ratio of two 1.4 times that: 5%.
     assert errors[1] / errors[0] == pytest.approx(1, abs=0.2)

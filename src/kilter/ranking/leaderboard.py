@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Intervals = Literal["wald", "sandwich", "profile", "bootstrap"]
+DRAWS = 1000  # of the bootstrap
 UNITS = {"log": "log-strength", "elo": "Elo scale", "odds": "odds"}
 FIELDS = ("rank", "rank_low", "rank_high", "item", "strength", "low", "high", "games", "win_rate", "group")
 
@@ -126,15 +127,17 @@ def leaderboard(
     anchor: tuple[Item, float] | None = None,
     level: float = 0.95,
     intervals: Intervals = "wald",
+    progress: Callable[[int], object] | None = None,
 ) -> Leaderboard:
     """The leaderboard of fitted strengths, on a scale of scales.py, with intervals of a kind.
 
+    `progress` is told of the bootstrap's draws.
     Raises ConfigError for a scale, an anchor or a kind of interval that the fit does not have.
     """
     kind: Kind = "fisher" if intervals == "bootstrap" else kind_of(intervals)
     warnings: tuple[str, ...] = ()
     if intervals == "bootstrap":
-        told_I3, warnings = _bootstrapped(fitted, scale, anchor, level)
+        told_I3, warnings = _bootstrapped(fitted, scale, anchor, level, progress)
     else:
         told_I3 = fitted.told_on(scale, anchor, level, intervals)
     lines = _lines(fitted, told_I3, ranks(fitted), rank_intervals(fitted, level, kind))
@@ -165,13 +168,17 @@ def _lines(fitted: Fitted, told_I3: Floats, places: Integers, between: Integers)
 
 
 def _bootstrapped(
-    fitted: Fitted, scale: str, anchor: tuple[Item, float] | None, level: float
+    fitted: Fitted,
+    scale: str,
+    anchor: tuple[Item, float] | None,
+    level: float,
+    progress: Callable[[int], object] | None,
 ) -> tuple[Floats, tuple[str, ...]]:
     """I3: strengths on a scale, with percentiles of the draws, each on the scale by itself; and warnings."""
     from kilter.ranking.resampling import bootstrap
 
     strengths = fitted.told_on(scale, anchor, level)[:, :1]
-    on, found = scale_of(scale, anchor), bootstrap(fitted)
+    on, found = scale_of(scale, anchor), bootstrap(fitted, DRAWS, progress=progress)
     drawn = [on.of(draw, on.origin(draw, fitted.items)) for draw in found.strengths]
     ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0).T
     return np.concatenate([strengths, ends], axis=1), (found.explanation(),) * bool(found.failed)

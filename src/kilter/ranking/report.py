@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from kilter.ranking.bradley_terry import Disconnected, Ranking, Ties, fit_compar
 from kilter.ranking.comparisons import Comparisons, Item, Rankings
 from kilter.ranking.connectivity import UnidentifiedError
 from kilter.ranking.fitted import Fitted, Kind
-from kilter.ranking.leaderboard import Intervals, Leaderboard, leaderboard
+from kilter.ranking.leaderboard import DRAWS, Intervals, Leaderboard, leaderboard
 from kilter.ranking.plackett_luce import RankingsFit, fit_rankings
 from kilter.ranking.reading.tables import Reading, read
 from kilter.ranking.uncertainty import Estimate
@@ -97,10 +98,31 @@ def report(reading: Reading, settings: Settings, predict: tuple[str, str] | None
     fitted = fitted_to(reading.data, settings, suggest)
     intervals = settings.intervals or _fitting_intervals(fitted)
     anchor: tuple[Item, float] | None = settings.anchor
-    board = leaderboard(fitted, scale=settings.scale, anchor=anchor, level=settings.level, intervals=intervals)
+    with _waiting(intervals) as progress:
+        board = leaderboard(
+            fitted, scale=settings.scale, anchor=anchor, level=settings.level, intervals=intervals, progress=progress
+        )
     warnings = (*reading.warnings, *_doubts(fitted, intervals), *board.warnings)
     predictions = {} if predict is None else dict(_predictions(fitted, *predict, settings.level, intervals))
     return Report(reading, fitted, board, warnings, predictions, suggested(fitted, suggest))
+
+
+@contextmanager
+def _waiting(intervals: Intervals) -> Iterator[Callable[[int], object] | None]:
+    """Something to look at on a terminal while intervals are computed: draws of a bootstrap, with the time left."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+    elif intervals != "bootstrap":
+        with console.status(f"{intervals} intervals"):
+            yield None
+    else:
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task("bootstrap", total=DRAWS)
+            yield lambda draws: bar.advance(task, draws)
 
 
 def suggested(data: Fitted | Comparisons | Rankings, count: int) -> tuple[Suggestion, ...]:

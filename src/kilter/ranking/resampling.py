@@ -6,7 +6,7 @@ A parameters that shift the advantage, G unique (left, right, covariates), O out
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,20 +80,22 @@ class Bootstrap:
         return Estimate(float(contrast @ self.ranking.parameters), float(low), float(high), float(drawn.std(ddof=1)))
 
 
-def bootstrap(ranking: Fitted, draws: int = 1000, seed: int = 0) -> Bootstrap:
+def bootstrap(
+    ranking: Fitted, draws: int = 1000, seed: int = 0, *, progress: Callable[[int], object] | None = None
+) -> Bootstrap:
     """Fits to `draws` multinomial reweightings of the counts; of whole judges or prompts if the ranking names them.
 
+    `progress` is told of draws as they are done, how many at a time.
     Raises ConfigError for fewer than 2 draws, DataError where hardly a draw has an estimate.
     """
     if draws < 2:
         raise ConfigError(f"{draws} draws were asked for; give at least two, better a thousand")
-    generator = np.random.default_rng(seed)
-    if isinstance(ranking, RankingsFit):
-        parameters = _fitted_rankings(ranking, draws, generator)
-    else:
-        assert isinstance(ranking, Ranking)
-        found = [_fitted(ranking, observed) for observed in _reweighted(ranking, draws, generator)]
-        parameters = np.concatenate(found)
+    generator, found = np.random.default_rng(seed), []
+    for number, fitted in _drawn(ranking, draws, generator):
+        found.append(fitted)
+        if progress is not None:
+            progress(number)
+    parameters = np.concatenate(found)
     if len(parameters) < 2:
         raise DataError(
             f"{draws - len(parameters):,} of {draws:,} draws have no finite estimate: a few comparisons more or less "
@@ -103,11 +105,22 @@ def bootstrap(ranking: Fitted, draws: int = 1000, seed: int = 0) -> Bootstrap:
     return Bootstrap(ranking, parameters, draws, draws - len(parameters))
 
 
-def _fitted_rankings(fitted: RankingsFit, draws: int, generator: np.random.Generator) -> Floats:
-    """(D - failed) x p: the parameters of the draws that have an estimate."""
+def _drawn(ranking: Fitted, draws: int, generator: np.random.Generator) -> Iterator[tuple[int, Floats]]:
+    """How many draws were made, and (B - failed) x p: the parameters of those that have an estimate."""
+    if isinstance(ranking, RankingsFit):
+        for found in _fitted_rankings(ranking, draws, generator):
+            yield 1, found
+    else:
+        assert isinstance(ranking, Ranking)
+        for observed in _reweighted(ranking, draws, generator):
+            yield observed.shape[1], _fitted(ranking, observed)
+
+
+def _fitted_rankings(fitted: RankingsFit, draws: int, generator: np.random.Generator) -> Iterator[Floats]:
+    """1p: the parameters of each draw; 0p where it has no estimate."""
     of, cluster = fitted.rankings, clusters_of(fitted.rankings, fitted.cluster)
     often = of.count if cluster is None else np.ones(int(cluster.max()) + 1)
-    found = []
+    nothing = np.empty((0, len(fitted.parameters)))
     for _ in range(draws):
         times = generator.multinomial(int(np.rint(often.sum())), often / often.sum()).astype(np.float64)
         drawn = times if cluster is None else times[cluster] * of.count
@@ -121,15 +134,16 @@ def _fitted_rankings(fitted: RankingsFit, draws: int, generator: np.random.Gener
         if choices.orders != fitted.tie_orders or (
             fitted.prior_variance is None and group.max() != fitted.component.max()
         ):
+            yield nothing
             continue
         try:
             best = maximize(
                 choices, component=fitted.component, prior_variance=fitted.prior_variance, start=fitted.parameters
             )
         except (NotConvergedError, NonFiniteError):
+            yield nothing
             continue
-        found.append(best.parameters)
-    return np.array(found).reshape(-1, len(fitted.parameters))
+        yield best.parameters[None]
 
 
 def _reweighted(ranking: Ranking, draws: int, generator: np.random.Generator) -> Iterator[Floats]:
