@@ -6,10 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
-from kilter.cli import app
+from kilter.cli import app, main
 from kilter.flags import OTHER, SUBJECTS, by_subject
 from kilter.objectives import OBJECTIVES
 from kilter.train.config import OBJECTIVES as NAMED_IN_HELP
@@ -32,6 +33,24 @@ def kilter(*arguments: str | Path, code: str = KILTER, stdin: str = "") -> subpr
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], input=stdin, capture_output=True, text=True, check=False
     )
+
+
+class Here(Protocol):
+    """Runs a command that fails, in this process: what it needs is loaded once for all of them."""
+
+    def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["kilter", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, int(left.value.code or 0), said.out, said.err)
+
+    return run
 
 
 @pytest.fixture
@@ -119,17 +138,17 @@ def test_a_missing_file_is_told_in_one_line(tmp_path: Path) -> None:
     assert ran.stderr.count("\n") == 1
 
 
-def test_an_unknown_objective_is_told_with_those_there_are(pairs: Path, tmp_path: Path) -> None:
-    ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", "--objective", "simp")
+def test_an_unknown_objective_is_told_with_those_there_are(pairs: Path, tmp_path: Path, here: Here) -> None:
+    ran = here("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", "--objective", "simp")
     assert the_one_line(ran).endswith(
         f"no objective 'simp'; did you mean simpo? choose one of: {', '.join(OBJECTIVES)}"
     )
     assert ran.stderr.count("\n") == 1
 
 
-def test_an_option_that_the_objective_would_ignore_is_refused(pairs: Path, tmp_path: Path) -> None:
+def test_an_option_that_the_objective_would_ignore_is_refused(pairs: Path, tmp_path: Path, here: Here) -> None:
     given = ["--objective", "ipo", "--label-smoothing", "0.1"]
-    ran = kilter("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", *given)
+    ran = here("align", "--model", "m", "--data", pairs, "--out", tmp_path / "run", *given)
     assert "objective 'ipo' does not use label_smoothing" in the_one_line(ran)
     assert ran.stderr.count("\n") == 1
 
@@ -146,10 +165,10 @@ def test_an_option_that_the_objective_would_ignore_is_refused(pairs: Path, tmp_p
     ],
 )
 def test_an_option_out_of_the_objectives_range_is_told_before_anything_is_loaded(
-    flags: list[str], told: str, tmp_path: Path
+    flags: list[str], told: str, tmp_path: Path, here: Here
 ) -> None:
     given = ["--model", "no-such-model", "--data", "no-such-data", "--out", tmp_path / "run"]
-    ran = kilter("align", *given, *flags)
+    ran = here("align", *given, *flags)
     assert told in the_one_line(ran)
     assert ran.stderr.count("\n") == 1
 
@@ -162,13 +181,13 @@ def test_data_come_through_standard_input_with_columns_renamed(tmp_path: Path) -
     the_one_line(ran)
 
 
-def test_settings_of_reading_reach_the_reader(pairs: Path, tmp_path: Path) -> None:
+def test_settings_of_reading_reach_the_reader(pairs: Path, tmp_path: Path, here: Here) -> None:
     told = {"format": "there is no format 'hhh'", "columns": "no row has the column hhh, which is to be chosen"}
     for command in "align", "sft", "score":
         out = [] if command == "score" else ["--out", tmp_path / "run"]
         for name, said in told.items():
             value = "hhh" if name == "format" else "chosen=hhh"
-            assert said in the_one_line(kilter(command, "--model", "m", "--data", pairs, *out, f"--{name}", value))
+            assert said in the_one_line(here(command, "--model", "m", "--data", pairs, *out, f"--{name}", value))
 
 
 def test_files_are_given_in_a_row_or_one_by_one(tmp_path: Path) -> None:
@@ -198,18 +217,18 @@ def test_a_value_out_of_bounds_is_told_with_its_flag(pairs: Path, tmp_path: Path
     assert ran.stderr.count("\n") == 1
 
 
-def test_a_directory_in_use_is_left_as_it_is(pairs: Path, tmp_path: Path) -> None:
+def test_a_directory_in_use_is_left_as_it_is(pairs: Path, tmp_path: Path, here: Here) -> None:
     out = tmp_path / "run"
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
-    ran = kilter("sft", "--from-scratch", FRESH, "--data", pairs, "--out", out, "--overwrite")
+    ran = here("sft", "--from-scratch", FRESH, "--data", pairs, "--out", out, "--overwrite")
     assert "it does not look like a run" in the_one_line(ran)
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
 
-def test_a_directory_in_use_is_told_before_anything_is_loaded(pairs: Path, tmp_path: Path) -> None:
+def test_a_directory_in_use_is_told_before_anything_is_loaded(pairs: Path, tmp_path: Path, here: Here) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    ran = kilter("align", "--model", "no-such-model", "--data", pairs, "--out", tmp_path)
+    ran = here("align", "--model", "no-such-model", "--data", pairs, "--out", tmp_path)
     assert "exists and is not empty" in the_one_line(ran)
 
 
