@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Intervals = Literal["wald", "sandwich", "profile", "bootstrap"]
-DRAWS = 1000  # of the bootstrap
 UNITS = {"log": "log-strength", "elo": "Elo scale", "odds": "odds"}
 FIELDS = ("rank", "rank_low", "rank_high", "item", "strength", "low", "high", "games", "win_rate", "group")
 
@@ -178,7 +177,7 @@ def _bootstrapped(
     from kilter.ranking.resampling import bootstrap
 
     strengths = fitted.told_on(scale, anchor, level)[:, :1]
-    on, found = scale_of(scale, anchor), bootstrap(fitted, DRAWS, progress=progress)
+    on, found = scale_of(scale, anchor), bootstrap(fitted, progress=progress)
     drawn = [on.of(draw, on.origin(draw, fitted.items)) for draw in found.strengths]
     ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0).T
     return np.concatenate([strengths, ends], axis=1), (found.explanation(),) * bool(found.failed)

@@ -162,6 +162,8 @@ def fit_rankings(
     try:
         best = maximize(choices, component=component, prior_variance=prior_variance)
     except (NotConvergedError, NonFiniteError) as error:
+        if not choices.orders:
+            raise
         raise NotConvergedError(
             "no maximum was reached: an estimate probably lies at infinity, because ties and strengths together "
             "explain who never lost; break the ties, or give a prior (prior_variance) on the strengths",

@@ -16,7 +16,7 @@ from kilter.ranking.bradley_terry import Disconnected, Ranking, Ties, fit_compar
 from kilter.ranking.comparisons import Comparisons, Item, Rankings
 from kilter.ranking.connectivity import UnidentifiedError
 from kilter.ranking.fitted import Fitted, Kind
-from kilter.ranking.leaderboard import DRAWS, Intervals, Leaderboard, leaderboard
+from kilter.ranking.leaderboard import Intervals, Leaderboard, leaderboard
 from kilter.ranking.plackett_luce import RankingsFit, fit_rankings
 from kilter.ranking.reading.tables import Reading, read
 from kilter.ranking.uncertainty import Estimate
@@ -111,7 +111,6 @@ def report(reading: Reading, settings: Settings, predict: tuple[str, str] | None
 def _waiting(intervals: Intervals) -> Iterator[Callable[[int], object] | None]:
     """Something to look at on a terminal while intervals are computed: draws of a bootstrap, with the time left."""
     from rich.console import Console
-    from rich.progress import Progress
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -120,6 +119,10 @@ def _waiting(intervals: Intervals) -> Iterator[Callable[[int], object] | None]:
         with console.status(f"{intervals} intervals"):
             yield None
     else:
+        from rich.progress import Progress
+
+        from kilter.ranking.resampling import DRAWS
+
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task("bootstrap", total=DRAWS)
             yield lambda draws: bar.advance(task, draws)

@@ -28,6 +28,7 @@ from kilter.ranking.uncertainty import Estimate
 
 # To this many parameters, draws are fitted together; beyond, a fit's own work exceeds that of starting it.
 BATCHED = 300
+DRAWS = 1000
 NUMBERS_AT_ONCE = 4_000_000
 # From the estimate, a draw that has a maximum is there in six or seven steps.
 MOST_STEPS = 30
@@ -81,7 +82,7 @@ class Bootstrap:
 
 
 def bootstrap(
-    ranking: Fitted, draws: int = 1000, seed: int = 0, *, progress: Callable[[int], object] | None = None
+    ranking: Fitted, draws: int = DRAWS, seed: int = 0, *, progress: Callable[[int], object] | None = None
 ) -> Bootstrap:
     """Fits to `draws` multinomial reweightings of the counts; of whole judges or prompts if the ranking names them.
 
